@@ -1,0 +1,1 @@
+"""Nouns of a nightly sync. Nothing in here does I/O or reads a clock."""
