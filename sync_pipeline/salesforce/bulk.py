@@ -1,0 +1,380 @@
+"""Bulk API 2.0: ingest jobs that upsert one CSV each, their result files, and query jobs for the measurement.
+
+Ingest: https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/bulk_api_2_0_ingest.htm
+Query: https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/queries.htm
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import polars as pl
+
+from sync_pipeline.domain.errors import JobStuck, RequestRefused, RightsError, WireError
+from sync_pipeline.domain.ledger import IngestJob, JobState
+from sync_pipeline.domain.mapping import Mapping
+from sync_pipeline.salesforce.answer import Answer, BadAnswer, as_json, csv_into, nothing
+from sync_pipeline.salesforce.csv_results import read_frames
+from sync_pipeline.salesforce.csv_upload import render_csv as render_csv
+from sync_pipeline.salesforce.session import Session, path_part
+
+log = logging.getLogger(__name__)
+
+UPLOAD_BYTES = 1024 * 1024
+"""Piece of a body that is read and sent at once."""
+JOB_PAGES_MAX = 1000
+"""Pages of the job list; the org keeps jobs for 7 days."""
+CLOSE_TRIES = 3
+POLL_SECONDS = 0.25
+"""First pause between two looks at a query job; it doubles up to ``POLL_SECONDS_MAX``."""
+POLL_SECONDS_MAX = 15.0
+QUERY_SECONDS = 2 * 3600.0
+"""Time limit of a query job."""
+NO_LOCATOR = "null"
+"""What ``Sforce-Locator`` says on the last page."""
+
+TRANSIENT_CODES: frozenset[str] = frozenset(
+    {
+        "UNABLE_TO_LOCK_ROW",
+        "REQUEST_RUNNING_TOO_LONG",
+        "QUERY_TIMEOUT",
+        "SERVER_UNAVAILABLE",
+        "UNKNOWN_EXCEPTION",
+        "TXN_LOCK_TIMEOUT",
+    }
+)
+"""Codes of row failures that can pass: the row is worth sending again."""
+
+
+class JobJson(msgspec.Struct):
+    """An ingest or query job as the org describes it; counts are missing while it is open."""
+
+    id: str
+    state: str
+    object: str = ""
+    operation: str = ""
+    createdDate: str = ""
+    createdById: str = ""
+    numberRecordsProcessed: int = 0
+    numberRecordsFailed: int = 0
+    retries: int = 0
+    totalProcessingTime: int = 0
+    errorMessage: str | None = None
+
+
+class JobsJson(msgspec.Struct):
+    """One page of the list of jobs."""
+
+    records: list[JobJson]
+    done: bool = True
+    nextRecordsUrl: str | None = None
+
+
+class Bulk:
+    """Jobs of the mapping's target object.
+
+    ``spool`` is the folder for downloads, which are written to an unnamed private file before they are parsed, so that
+    a download that broke off is repeated without having handed out a row. Default: the system's folder for such files.
+    """
+
+    def __init__(self, session: Session, mapping: Mapping, *, spool: Path | None = None) -> None:
+        self._session = session
+        self._object = mapping.target_object
+        self._key = mapping.target_key
+        self._spool = spool
+
+    # Ingest jobs.
+
+    def create(self) -> IngestJob:
+        """A new job in state Open. Sent once: when the answer may be lost, ``WireError``, and a job may be left over."""
+        return self._session.send(
+            "POST",
+            "/jobs/ingest",
+            endpoint="ingest create",
+            json={
+                "object": self._object,
+                "operation": "upsert",
+                "externalIdFieldName": self._key,
+                "contentType": "CSV",
+                "columnDelimiter": "COMMA",
+                "lineEnding": "LF",
+            },
+            repeat=False,
+            read=_read_job,
+        )
+
+    def upload(self, job_id: str, path: Path) -> None:
+        """Sends the file as the job's only body. A job takes one body: after ``WireError`` it must be aborted."""
+        size = path.stat().st_size
+        if size == 0:
+            raise ValueError(f"{path} is empty, and a job without rows proves nothing")
+
+        def body() -> Iterator[bytes]:
+            with path.open("rb") as file:
+                while piece := file.read(UPLOAD_BYTES):
+                    yield piece
+                    self._session.sleep(0)  # a place to be interrupted
+
+        self._session.send(
+            "PUT",
+            f"/jobs/ingest/{path_part(job_id)}/batches",
+            endpoint="ingest upload",
+            headers={"Content-Type": "text/csv; charset=UTF-8", "Content-Length": str(size)},
+            body=body,
+            repeat=False,
+            read=nothing,
+        )
+
+    def close(self, job_id: str) -> IngestJob:
+        """Hands the job over to be processed. On a lost or odd answer the job's own state tells what happened."""
+        for attempt in range(1, CLOSE_TRIES + 1):
+            try:
+                return self._change(job_id, JobState.UPLOAD_COMPLETE, repeat=False)
+            except (WireError, RequestRefused):
+                job = self.info(job_id)
+                if job.state is not JobState.OPEN:
+                    return job
+                if attempt == CLOSE_TRIES:
+                    raise
+        raise JobStuck(f"Job {job_id} could not be closed.", hint="Run the range again.")
+
+    def abort(self, job_id: str) -> IngestJob:
+        """Aborts the job; one that has already ended stays as it is."""
+        try:
+            return self._change(job_id, JobState.ABORTED, repeat=True)
+        except RequestRefused:
+            job = self.info(job_id)
+            if not job.state.is_terminal:
+                raise
+            return job
+
+    def info(self, job_id: str) -> IngestJob:
+        """The job's state and counters. Raises ``RequestRefused`` with status 404 when the org does not know it."""
+        return self._session.send("GET", f"/jobs/ingest/{path_part(job_id)}", endpoint="ingest poll", read=_read_job)
+
+    def jobs(self) -> Iterator[IngestJob]:
+        """Every Bulk API 2.0 ingest job the org still lists, of all users; the list holds no counters."""
+        locator: str | None = None
+        seen: set[str] = set()
+        while True:
+            params = {"jobType": "V2Ingest", **({} if locator is None else {"queryLocator": locator})}
+            page = self._session.send(
+                "GET", "/jobs/ingest", endpoint="ingest list", params=params, read=as_json(JobsJson)
+            )
+            yield from (_job(record) for record in page.records if record.state in set(JobState))
+            if page.done or page.nextRecordsUrl is None:
+                return
+            # Only the locator is taken from the URL, never the URL itself.
+            locator = next(iter(parse_qs(urlsplit(page.nextRecordsUrl).query).get("queryLocator", [])), "")
+            if not locator or locator in seen or len(seen) >= JOB_PAGES_MAX:
+                raise WireError("The list of ingest jobs does not come to an end.", hint="Try again.")
+            seen.add(locator)
+
+    def successes(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Rows that were saved: ``key``, ``id`` (String), ``created`` (Boolean). No frame when there is no row."""
+        wanted = {"key": self._key, "id": "sf__Id", "created": "sf__Created"}
+        for frame in self._results(job_id, "successfulResults", wanted):
+            created = frame.get_column("created").str.to_lowercase()
+            if not created.is_in(["true", "false"]).all():
+                raise WireError(f"Job {job_id}: sf__Created is neither true nor false.", hint="Run it again.")
+            yield frame.with_columns(created=created == "true")
+
+    def failures(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Rows that were refused: ``key``, ``id`` (empty for a refused insert), ``error``, all String."""
+        yield from self._results(job_id, "failedResults", {"key": self._key, "id": "sf__Id", "error": "sf__Error"})
+
+    def unprocessed(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Rows the job never came to: ``key``."""
+        yield from self._results(job_id, "unprocessedrecords", {"key": self._key})
+
+    def _results(self, job_id: str, name: str, wanted: dict[str, str]) -> Iterator[pl.DataFrame]:
+        with self._spooled() as file:
+            self._session.send(
+                "GET",
+                f"/jobs/ingest/{path_part(job_id)}/{name}",
+                endpoint="ingest results",
+                headers={"Accept": "text/csv"},
+                read=csv_into(file, between=self._interruptible),
+            )
+            for frame in read_frames(file, wanted):
+                yield frame.with_columns(pl.all().fill_null(""))
+
+    def _change(self, job_id: str, state: JobState, *, repeat: bool) -> IngestJob:
+        return self._session.send(
+            "PATCH",
+            f"/jobs/ingest/{path_part(job_id)}",
+            endpoint="ingest close",
+            json={"state": str(state)},
+            repeat=repeat,
+            read=_read_job,
+        )
+
+    # Query jobs.
+
+    def query(
+        self, soql: str, *, page_rows: int = 250_000, on_page: Callable[[int], None] | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """The rows of a SOQL query in no order, all columns String, named as the query selects them; empty is null.
+
+        ``on_page`` is told the rows received so far. The job is deleted at the end. Raises ``WireError`` when a page or
+        the whole has fewer rows than the org announced, ``RequestRefused`` when the job failed, ``JobStuck`` when it took
+        longer than 2 hours.
+        """
+        created = self._session.send(
+            "POST",
+            "/jobs/query",
+            endpoint="query job",
+            json={"operation": "query", "query": soql, "contentType": "CSV", "lineEnding": "LF"},
+            read=as_json(JobJson),
+        )
+        try:
+            job = self._finished(created.id)
+            rows = 0
+            for page in self._query_pages(created.id, selected(soql), page_rows=page_rows):
+                for frame in page:
+                    rows += frame.height
+                    yield frame
+                if on_page is not None:
+                    on_page(rows)
+            if rows < job.processed:
+                raise WireError(
+                    f"Query job {job.id} found {job.processed} rows, but {rows} came.", hint="Run it again."
+                )
+        finally:
+            self._delete_query(created.id)
+
+    def _finished(self, job_id: str) -> IngestJob:
+        deadline = self._session.clock() + QUERY_SECONDS
+        pause = POLL_SECONDS
+        while True:
+            job = self._session.send("GET", f"/jobs/query/{path_part(job_id)}", endpoint="query job", read=_read_job)
+            if job.state is JobState.JOB_COMPLETE:
+                return job
+            if job.state.is_terminal:
+                reason = job.error or "no reason given"
+                raise RequestRefused(f"Query job {job_id} ended as {job.state}: {reason}.", code=str(job.state))
+            if self._session.clock() > deadline:
+                raise JobStuck(
+                    f"Query job {job_id} is still {job.state} after {QUERY_SECONDS:.0f} s.", hint="Run it again."
+                )
+            self._session.sleep(pause)
+            pause = min(pause * 2, POLL_SECONDS_MAX)
+
+    def _query_pages(self, job_id: str, names: list[str], *, page_rows: int) -> Iterator[Iterator[pl.DataFrame]]:
+        locator, seen = "", set[str]()
+        while locator != NO_LOCATOR:
+            params = {"maxRecords": str(page_rows), **({"locator": locator} if locator else {})}
+            with self._spooled() as file:
+                headers = self._session.send(
+                    "GET",
+                    f"/jobs/query/{path_part(job_id)}/results",
+                    endpoint="query results",
+                    params=params,
+                    headers={"Accept": "text/csv"},
+                    read=csv_into(file, between=self._interruptible),
+                )
+                locator = headers.get("sforce-locator", "")
+                announced = headers.get("sforce-numberofrecords", "")
+                if not locator or locator in seen or not announced.isdigit():
+                    raise WireError(
+                        f"Query job {job_id}: a page without a usable locator or count.", hint="Run it again."
+                    )
+                seen.add(locator)
+                yield _counted(_named(read_frames(file), names), int(announced), job_id)
+
+    def _delete_query(self, job_id: str) -> None:
+        """Deletes the query job, aborting it first if it still runs; the org would delete it after 7 days."""
+        path = f"/jobs/query/{path_part(job_id)}"
+        try:
+            try:
+                self._session.send("DELETE", path, endpoint="query job", read=nothing)
+            except RequestRefused:
+                self._session.send("PATCH", path, endpoint="query job", json={"state": "Aborted"}, read=nothing)
+                self._session.send("DELETE", path, endpoint="query job", read=nothing)
+        except (WireError, RequestRefused, RightsError) as error:
+            log.debug("query job %s was not deleted: %s", job_id, error.message)
+
+    def _spooled(self) -> IO[bytes]:
+        return tempfile.TemporaryFile(dir=self._spool, prefix="sync-pipeline-")
+
+    def _interruptible(self) -> None:
+        self._session.sleep(0)
+
+
+def selected(soql: str) -> list[str]:
+    """The columns of a query's SELECT list, in order."""
+    found = re.match(r"\s*select\s+(.+?)\s+from\s", soql, re.IGNORECASE | re.DOTALL)
+    if found is None:
+        raise ValueError(f"not a query: {soql[:80]!r}")
+    return [column.strip() for column in found[1].split(",")]
+
+
+def split_error(text: str) -> tuple[str, str, str]:
+    """``sf__Error`` in its three parts: code, message, fields. Its form is ``CODE:message:FIELDS --``; messages may hold
+    colons, so the code ends at the first one and the fields start at the last."""
+    code, colon, rest = text.partition(":")
+    if not colon or not re.fullmatch(r"[A-Z][A-Z0-9_]*", code):
+        return "UNKNOWN", text.strip(), ""
+    rest = rest.strip().removesuffix("--").rstrip()
+    message, colon, fields = rest.rpartition(":")
+    if colon and re.fullmatch(r"\s*(?:[A-Za-z]\w*(?:\s*,\s*[A-Za-z]\w*)*)?\s*", fields):
+        return code, message.strip(), fields.strip()
+    return code, rest.strip(), ""
+
+
+def _named(frames: Iterator[pl.DataFrame], names: list[str]) -> Iterator[pl.DataFrame]:
+    """The frames with their columns in the letter case of the query, and empty text as null (the file cannot tell)."""
+    by_lower = {name.lower(): name for name in names}
+    for frame in frames:
+        renamed = {column: by_lower.get(column.lower(), column) for column in frame.columns}
+        missing = sorted(set(names) - set(renamed.values()))
+        if missing:
+            raise WireError(f"The result of a query has no column {', '.join(missing)}.", hint="Run it again.")
+        yield frame.rename(renamed).select(pl.col(names).replace("", None))
+
+
+def _counted(frames: Iterator[pl.DataFrame], announced: int, job_id: str) -> Iterator[pl.DataFrame]:
+    rows = 0
+    for frame in frames:
+        rows += frame.height
+        yield frame
+    if rows != announced:
+        raise WireError(f"Query job {job_id}: a page of {announced} rows came with {rows}.", hint="Run it again.")
+
+
+def _read_job(answer: Answer) -> IngestJob:
+    record = as_json(JobJson)(answer)
+    if record.state not in set(JobState):
+        raise BadAnswer(f"a job in the unknown state {record.state!r}")
+    return _job(record)
+
+
+def _job(record: JobJson) -> IngestJob:
+    return IngestJob(
+        id=record.id,
+        state=JobState(record.state),
+        object=record.object,
+        operation=record.operation,
+        created_at=_instant(record.createdDate),
+        created_by=record.createdById,
+        processed=record.numberRecordsProcessed,
+        failed=record.numberRecordsFailed,
+        retries=record.retries,
+        processing_ms=record.totalProcessingTime,
+        error=record.errorMessage or "",
+    )
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z")
+    except ValueError:
+        return None

@@ -1,0 +1,427 @@
+"""The source: everything that is asked of Data Cloud, and all of its SQL.
+
+Identifiers are always quoted, values travel as parameters only, every selected column is cast to VARCHAR, so that
+money keeps its digits and a frame holds text alone. There is no ``OFFSET`` and no ``LIMIT`` in a statement that reads
+rows: the rest of a range is one ordered, stored result, which is paged by its own offset once it is complete.
+
+The dialect is Hyper's, close to PostgreSQL: https://developer.salesforce.com/docs/data/data-cloud-query-guide/references/dc-sql-reference/data-360-sql-context.html
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from sync_pipeline.domain.errors import (
+    MappingError,
+    PlanRefused,
+    RequestRefused,
+    ResultGone,
+    RightsError,
+    StateError,
+    SyncError,
+    WireError,
+)
+from sync_pipeline.domain.keys import KeyRange
+from sync_pipeline.domain.ledger import Cursor
+from sync_pipeline.domain.mapping import Mapping as FieldTable
+from sync_pipeline.domain.plan import SourceProfile
+from sync_pipeline.salesforce.queries import (
+    ConnectQueries,
+    Progress,
+    Queries,
+    Rows,
+    Statement,
+    Submitted,
+    TenantQueries,
+)
+from sync_pipeline.salesforce.session import Session
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05
+"""Shortest time between two looks at a statement; it doubles. The org itself holds each look for up to 10 s."""
+POLL_SECONDS_MAX = 10.0
+KEYS_PER_STATEMENT = 1000
+"""Keys named in one IN list; the engine takes 10,000 parameters."""
+RESUBMISSIONS = 2
+"""How often in a row a stored result may be gone before a single page of it was read."""
+BLANKS = "' ' || chr(9) || chr(10) || chr(13)"
+"""What Salesforce trims from both ends of a text: blank, tab, newline, carriage return. ``TRIM(BOTH … FROM …)`` is the
+standard's spelling, which Hyper, PostgreSQL and DuckDB all read; ``btrim`` is unknown to DuckDB."""
+
+
+@dataclass(frozen=True)
+class SourcePage:
+    """Rows of the source and the cursor that holds once they are staged. ``bytes`` is the size of the answers read."""
+
+    frame: pl.DataFrame
+    cursor: Cursor
+    bytes: int
+
+
+class DataCloud:
+    """The source object of the mapping, asked through one of the two query APIs.
+
+    ``run_id`` goes into every statement as a harmless predicate, because identical statements may be answered from a
+    cache of up to 24 hours. ``deadline_seconds`` bounds a single statement, in the engine and in waiting for it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        mapping: FieldTable,
+        *,
+        api: Literal["connect", "v3"] = "connect",
+        page_rows: int = 50_000,
+        deadline_seconds: float = 1800.0,
+        equal_rows_max: int = 100_000,
+        run_id: str = "",
+    ) -> None:
+        self._session = session
+        self._queries: Queries = ConnectQueries(session) if api == "connect" else TenantQueries(session)
+        self._object = mapping.source_object
+        self._columns = mapping.source_columns
+        self._tie_breaker = mapping.tie_breaker
+        self._from = f"FROM {_quoted(mapping.source_object)} AS s"
+        self._key = f"s.{_quoted(mapping.source_key)}"
+        self._page_rows = page_rows
+        self._deadline_seconds = deadline_seconds
+        self._equal_rows_max = equal_rows_max
+        self._run_id = run_id
+
+    def columns(self) -> dict[str, str]:
+        """Columns of the source object with their SQL types. Raises ``MappingError`` when it cannot be read."""
+        try:
+            submitted = self._submit(Statement(f"SELECT * {self._from} LIMIT 0", {}, ()))
+            self._drop(self._completed_or_dropped(submitted.progress).query_id)
+        except RequestRefused as error:
+            raise MappingError(
+                f"The source object {self._object} cannot be read: {error.message}",
+                hint="Check [source] object in the mapping (SYNC_MAPPING) and DATA_CLOUD_DATASPACE.",
+            ) from None
+        if not submitted.columns:
+            raise WireError(f"Data Cloud did not name the columns of {self._object}.", hint="Try again.")
+        return dict(submitted.columns)
+
+    def profile(self, *, fold_case: bool) -> SourceProfile:
+        """What the source holds, by one statement. ``fold_case``: the target does not tell letter case apart."""
+        matched = self._matched(fold_case=fold_case)
+        parameters: dict[str, str] = {}
+        columns = {
+            "rows": "count(*)",
+            "keys": f"count({self._key})",
+            "distinct_keys": f"count(DISTINCT {self._key})",
+            "matched_keys": f"count(DISTINCT NULLIF({matched}, ''))",
+            "blank_keys": f"count(CASE WHEN {matched} = '' THEN 1 END)",
+            "min_key": f"min({self._key})",
+            "max_key": f"max({self._key})",
+        }
+        sql = f"SELECT {_cast(columns)} {self._source(parameters)}"
+        row = self._table(Statement(sql, parameters, tuple(columns))).row(0, named=True)
+        rows = int(row["rows"])
+        return SourceProfile(
+            rows=rows,
+            null_keys=rows - int(row["keys"]),
+            distinct_keys=int(row["distinct_keys"]),
+            matched_keys=int(row["matched_keys"]),
+            blank_keys=int(row["blank_keys"]),
+            min_key=row["min_key"],
+            max_key=row["max_key"],
+        )
+
+    def boundaries(self, *, rows_per_range: int, rows: int) -> list[str]:
+        """Last keys of ranges of about equal size, strictly ascending; the last range needs none, a source of up to 1.5
+        ranges neither.
+
+        Raises ``PlanRefused`` when the source orders keys otherwise than by their UTF-8 bytes.
+        """
+        tiles = round(rows / rows_per_range)
+        if rows <= 1.5 * rows_per_range or tiles < 2:
+            return []
+        parameters: dict[str, str] = {}
+        source = self._source(parameters, f"{self._key} IS NOT NULL")
+        tiled = f"SELECT {self._key} AS k, ntile({tiles}) OVER (ORDER BY {self._key}) AS tile {source}"
+        last = _cast({"last": "max(t.k)"})
+        sql = f"SELECT {last} FROM ({tiled}) AS t GROUP BY t.tile ORDER BY max(t.k)"
+        last_keys: list[str] = self._table(Statement(sql, parameters, ("last",))).get_column("last").to_list()
+        if last_keys != sorted(last_keys):
+            raise _other_order(self._object)
+        return list(dict.fromkeys(key for key in last_keys if key != last_keys[-1]))
+
+    def counts(self, ranges: Sequence[KeyRange]) -> list[int]:
+        """Rows of each range, by one statement for all; the first range counts rows without a key too.
+
+        The ranges must not overlap.
+        """
+        parameters: dict[str, str] = {}
+        cases = " ".join(
+            f"WHEN {self._within(key_range, parameters, suffix=str(place), with_null_keys=key_range.is_first)} THEN {place}"
+            for place, key_range in enumerate(ranges)
+        )
+        placed = f"SELECT CASE {cases} ELSE -1 END AS place {self._source(parameters)}"
+        sql = f"SELECT {_cast({'place': 't.place', 'n': 'count(*)'})} FROM ({placed}) AS t GROUP BY t.place"
+        table = self._table(Statement(sql, parameters, ("place", "n")))
+        counted = {int(place): int(n) for place, n in table.iter_rows()}
+        return [counted.get(place, 0) for place in range(len(ranges))]
+
+    def count(self, key_range: KeyRange) -> int:
+        """Rows of one range; the first range counts rows without a key too."""
+        parameters: dict[str, str] = {}
+        where = self._within(key_range, parameters, suffix="", with_null_keys=key_range.is_first)
+        sql = f"SELECT {_cast({'n': 'count(*)'})} {self._source(parameters, where)}"
+        return int(self._table(Statement(sql, parameters, ("n",))).item())
+
+    def duplicates(self, *, fold_case: bool) -> pl.DataFrame:
+        """Keys that the target would take for one and the same row, by one statement.
+
+        Columns: ``key`` as the source writes it, ``matched`` as the target matches it, ``rows`` of that raw key, ``tie``
+        (its greatest tie-breaker, as text, or null). Blank keys are left out: they are refused one by one.
+        """
+        parameters: dict[str, str] = {}
+        matched = self._matched(fold_case=fold_case)
+        is_matched = f"{matched} <> ''"
+        tie = "NULL" if self._tie_breaker is None else f"max(s.{_quoted(self._tie_breaker)})"
+        grouped = (
+            f"SELECT {self._key} AS k, {matched} AS matched, count(*) AS n, CAST({tie} AS VARCHAR) AS tie "
+            f"{self._source(parameters, is_matched)} GROUP BY {self._key}"
+        )
+        totalled = f"SELECT g.*, sum(g.n) OVER (PARTITION BY g.matched) AS total FROM ({grouped}) AS g"
+        columns = {"key": "t.k", "matched": "t.matched", "rows": "t.n", "tie": "t.tie"}
+        sql = f"SELECT {_cast(columns)} FROM ({totalled}) AS t WHERE t.total > 1 ORDER BY t.matched, t.k"
+        return self._table(Statement(sql, parameters, tuple(columns))).with_columns(pl.col("rows").cast(pl.Int64))
+
+    def read(self, key_range: KeyRange, cursor: Cursor | None = None) -> Iterator[SourcePage]:
+        """The rows of the range behind ``cursor``, ordered by key, in pages that never part the rows of one key.
+
+        A page's cursor tells where to go on once its rows are staged; that of the last page holds the range's own upper
+        bound, if it has one. Nothing is yielded when nothing is left. Rows without a key are not among them.
+
+        Raises ``WireError`` (answers lost; the stored result stays, so that the cursor can go on in it), ``ResultGone``,
+        ``PlanRefused`` (other key order, or too many rows with one key) and ``StateError`` (a cursor of another range).
+        """
+        key = None if cursor is None else cursor.key
+        stored = cursor if cursor is not None and cursor.query_id else None
+        losses = 0
+        while True:
+            try:
+                rest = key_range.rest(key)
+            except ValueError as error:
+                raise StateError(f"Range {key_range}: {error}.", hint="Run the range with `--fresh`.") from None
+            if rest is None:
+                return
+            try:
+                for page in self._pages(rest, stored):
+                    key, losses = page.cursor.key, 0
+                    yield page
+                return
+            except ResultGone as error:
+                losses += 1
+                if losses > RESUBMISSIONS:
+                    raise
+                stored = None
+                log.info("range %s: %s; reading on by key", key_range, error.message)
+
+    def read_null_keys(self) -> Iterator[SourcePage]:
+        """The rows without a key. Their cursors hold nothing, since no key order leads on from them."""
+        statement = self._rows_where(f"{self._key} IS NULL", {})
+        for rows in self._stored(statement):
+            yield SourcePage(rows.frame, Cursor(None), rows.bytes)
+
+    def rows_of(self, keys: Sequence[str]) -> pl.DataFrame:
+        """All rows of the named keys, compared as the source writes them; columns as in a page, in no order."""
+        frames = [pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))]
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), KEYS_PER_STATEMENT):
+            parameters = {f"k{n}": key for n, key in enumerate(wanted[start : start + KEYS_PER_STATEMENT])}
+            listed = ", ".join(f":{name}" for name in parameters)
+            frames.append(self._table(self._rows_where(f"{self._key} IN ({listed})", parameters)))
+        return pl.concat(frames)
+
+    # The pages of one stored result.
+
+    def _pages(self, rest: KeyRange, stored: Cursor | None) -> Iterator[SourcePage]:
+        """Pages of the stored result that ``stored`` names, from its offset on, or else of a new statement."""
+        rows: Rows | None = None
+        offset = 0
+        if stored is None:
+            parameters: dict[str, str] = {}
+            where = self._within(rest, parameters, suffix="", with_null_keys=False)
+            statement = self._rows_where(f"{self._key} IS NOT NULL AND {where}", parameters, is_ordered=True)
+            submitted = self._submit(statement)
+            query_id, rows = submitted.progress.query_id, submitted.first
+            total = self._completed_or_dropped(submitted.progress).rows
+        else:
+            query_id, offset = stored.query_id, stored.offset
+            total = self._completed(self._resumed(query_id)).rows
+        if offset > total:
+            raise ResultGone(f"The stored result {query_id} has {total} rows, fewer than the {offset} already read.")
+        held = pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))
+        previous = rest.after
+        while offset < total:
+            rows = rows or self._rows(query_id, self._columns, offset=offset)
+            offset += rows.frame.height
+            frame = pl.concat([held, rows.frame], rechunk=False) if held.height else rows.frame
+            size, rows = rows.bytes, None
+            keys = frame.get_column(self._columns[0])
+            self._check(keys, rest, previous=previous, offset=offset, total=total)
+            last: str = keys[-1]
+            if offset == total:
+                held = held.clear()
+                yield SourcePage(
+                    frame, Cursor(rest.through if rest.through is not None else last, query_id, offset), size
+                )
+                break
+            # The rows of the last key may go on in the next page: they wait for it, so that a key is staged whole.
+            equal = int((keys == last).sum())
+            if equal > self._equal_rows_max:
+                raise PlanRefused(
+                    f"More than {self._equal_rows_max} rows of {self._object} have the key {last!r}.",
+                    hint="Mend the source, or map another key column.",
+                )
+            whole, held = frame.head(frame.height - equal), frame.tail(equal)
+            if whole.height:
+                previous = keys[whole.height - 1]
+                yield SourcePage(whole, Cursor(previous, query_id, offset - equal), size)
+        self._drop(query_id)
+
+    def _check(self, keys: pl.Series, rest: KeyRange, *, previous: str | None, offset: int, total: int) -> None:
+        if offset > total:
+            raise WireError(
+                f"Range {rest}: the stored result has {total} rows, but {offset} came.", hint="Run it again."
+            )
+        is_in_order = keys.null_count() == 0 and keys.is_sorted() and (previous is None or previous < keys[0])
+        if not is_in_order or (rest.through is not None and keys[-1] > rest.through):
+            raise _other_order(self._object)
+
+    def _resumed(self, query_id: str) -> Progress:
+        try:
+            return self._queries.poll(query_id)
+        except RequestRefused as error:
+            raise _gone(query_id, error) from None
+
+    def _rows(self, query_id: str, columns: Sequence[str], *, offset: int) -> Rows:
+        try:
+            return self._queries.rows(query_id, columns, offset=offset, limit=self._page_rows)
+        except RequestRefused as error:
+            raise _gone(query_id, error) from None
+
+    def _submit(self, statement: Statement) -> Submitted:
+        return self._queries.submit(statement, seconds=self._deadline_seconds, rows=self._page_rows)
+
+    def _completed(self, progress: Progress) -> Progress:
+        """Waits until every row can be read. Never pages before: rows counted while it runs are not all of them."""
+        deadline = self._session.clock() + self._deadline_seconds
+        pause = POLL_SECONDS
+        while not progress.is_complete:
+            asked_at = self._session.clock()
+            if asked_at > deadline:
+                raise WireError(
+                    f"The statement {progress.query_id} over {self._object} still runs after {self._deadline_seconds:.0f} s.",
+                    hint="Look at the load on Data Cloud; the run can be repeated.",
+                )
+            progress = self._queries.poll(progress.query_id)
+            if not progress.is_complete:
+                # The org held the look for up to 10 s; only what is missing to the pause is waited here.
+                self._session.sleep(max(0.0, pause - (self._session.clock() - asked_at)))
+                pause = min(pause * 2, POLL_SECONDS_MAX)
+        return progress
+
+    def _completed_or_dropped(self, progress: Progress) -> Progress:
+        """As ``_completed``; a statement that is given up before any cursor names it is deleted."""
+        try:
+            return self._completed(progress)
+        except SyncError:
+            self._drop(progress.query_id)
+            raise
+
+    def _stored(self, statement: Statement) -> Iterator[Rows]:
+        """All rows of a statement whose result nobody will resume; it is deleted at the end, however that comes."""
+        submitted = self._submit(statement)
+        query_id, rows = submitted.progress.query_id, submitted.first
+        try:
+            total = self._completed(submitted.progress).rows
+            offset = 0
+            while offset < total:
+                rows = rows or self._rows(query_id, statement.columns, offset=offset)
+                offset += rows.frame.height
+                if offset > total:
+                    raise WireError(f"The result {query_id} has {total} rows, but {offset} came.", hint="Run it again.")
+                yield rows
+                rows = None
+        finally:
+            self._drop(query_id)
+
+    def _table(self, statement: Statement) -> pl.DataFrame:
+        empty = pl.DataFrame(schema=dict.fromkeys(statement.columns, pl.String))
+        return pl.concat([empty, *(rows.frame for rows in self._stored(statement))], rechunk=False)
+
+    def _drop(self, query_id: str) -> None:
+        """Deletes a stored result; one that stays behind is only a waste of the org's memory for a day."""
+        try:
+            self._queries.drop(query_id)
+        except (WireError, RequestRefused, RightsError) as error:
+            log.debug("the stored result %s was not deleted: %s", query_id, error.message)
+
+    # The texts of statements.
+
+    def _source(self, parameters: dict[str, str], where: str = "") -> str:
+        """``FROM`` and ``WHERE`` over the source object; adds the run's own parameter, which defeats the result cache."""
+        conditions = [where] if where else []
+        if self._run_id:
+            parameters["run_id"] = self._run_id
+            conditions.append(":run_id = :run_id")
+        return f"{self._from} WHERE {' AND '.join(conditions)}" if conditions else self._from
+
+    def _rows_where(self, where: str, parameters: dict[str, str], *, is_ordered: bool = False) -> Statement:
+        """Whole rows; in order of the key and, among equal keys, of the tie-breaker."""
+        columns = _cast({name: f"s.{_quoted(name)}" for name in self._columns})
+        ties = "" if self._tie_breaker is None else f", s.{_quoted(self._tie_breaker)}"
+        order = f" ORDER BY {self._key}{ties}" if is_ordered else ""
+        return Statement(f"SELECT {columns} {self._source(parameters, where)}{order}", parameters, self._columns)
+
+    def _matched(self, *, fold_case: bool) -> str:
+        """The key as the target matches it."""
+        trimmed = f"TRIM(BOTH {BLANKS} FROM {self._key})"
+        return f"lower({trimmed})" if fold_case else trimmed
+
+    def _within(self, key_range: KeyRange, parameters: dict[str, str], *, suffix: str, with_null_keys: bool) -> str:
+        """The one place where a range becomes a comparison: ``after < key <= through``. Adds its parameters."""
+        bounds = []
+        if key_range.after is not None:
+            parameters[f"after{suffix}"] = key_range.after
+            bounds.append(f"{self._key} > :after{suffix}")
+        if key_range.through is not None:
+            parameters[f"through{suffix}"] = key_range.through
+            bounds.append(f"{self._key} <= :through{suffix}")
+        condition = " AND ".join(bounds) or "1 = 1"
+        return f"({self._key} IS NULL OR {condition})" if with_null_keys else f"({condition})"
+
+
+def _quoted(name: str) -> str:
+    """An identifier in double quotes, as the API names it: right whether the engine folds letter case or not."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _cast(columns: Mapping[str, str]) -> str:
+    """A select list of texts: alias to expression."""
+    return ", ".join(f"CAST({expression} AS VARCHAR) AS {_quoted(alias)}" for alias, expression in columns.items())
+
+
+def _gone(query_id: str, error: RequestRefused) -> SyncError:
+    # Which of the two a lost result answers with is not documented; an offset out of range cannot be the reason,
+    # because none is ever asked for.
+    if error.status in (400, 404):
+        return ResultGone(f"The stored result {query_id} is gone ({error.message})", hint="It is read on by key.")
+    return error
+
+
+def _other_order(source_object: str) -> PlanRefused:
+    return PlanRefused(
+        f"{source_object} orders its keys otherwise than by their UTF-8 bytes, so ranges of it would lose rows.",
+        hint="Map a key column of type text without a collation of its own.",
+    )

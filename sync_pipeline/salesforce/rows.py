@@ -1,0 +1,126 @@
+"""JSON rows of the Query API to frames of text, the hottest loop of reading.
+
+Every selected column is cast to VARCHAR in the statement, so a row is a tuple of texts and nulls: msgspec refuses
+anything else, and numbers keep every digit. Rows become frames of 2,000, because larger ones made from Python objects
+fall out of the processor's cache (measured: 0.8 against 1.1 µs per row of 6 columns).
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import polars as pl
+
+from sync_pipeline.salesforce.answer import BadAnswer
+
+FRAME_ROWS = 2000
+
+Row = TypeVar("Row")
+
+
+class ColumnJson(msgspec.Struct):
+    """Name and SQL type of one column."""
+
+    name: str
+    type: str = ""
+
+
+class ColumnsJson(msgspec.Struct):
+    """How V3 wraps the columns."""
+
+    columns: list[ColumnJson]
+
+
+class StatusJson(msgspec.Struct):
+    """State of a statement. Counts may come as text, and are not final while it runs."""
+
+    queryId: str = ""
+    completionStatus: str = ""
+    rowCount: int = 0
+
+
+class RowsJson(msgspec.Struct, Generic[Row]):
+    """What the Query APIs answer: rows, their columns, and for a submitted Connect statement its status."""
+
+    data: list[Row] | None = None
+    metadata: list[ColumnJson] | ColumnsJson | None = None
+    returnedRows: int | None = None
+    status: StatusJson | None = None
+    queryId: str = ""
+
+    def columns(self) -> dict[str, str]:
+        """Column name to SQL type; empty when the answer does not say."""
+        listed = self.metadata.columns if isinstance(self.metadata, ColumnsJson) else self.metadata
+        return {column.name: column.type for column in listed or ()}
+
+
+class _Pause:
+    """Keeps the garbage collector off while any thread decodes: rows hold no cycles, and looking for them costs a third."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._was_enabled = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._depth == 0:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._depth += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0 and self._was_enabled:
+                gc.enable()
+
+
+collection_paused = _Pause()
+
+
+def decode_rows(body: bytes, columns: Sequence[str]) -> tuple[RowsJson[Any], pl.DataFrame]:
+    """The answer and its rows as a frame of text columns, named ``columns`` by position.
+
+    Raises ``BadAnswer`` when a row has another width or a value that is not text, or rows were announced that are not
+    there.
+    """
+    with collection_paused:
+        try:
+            answer = _decoder(len(columns)).decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadAnswer(f"rows that are not the expected JSON ({error})") from None
+        rows = answer.data or []
+        if answer.returnedRows is not None and answer.returnedRows != len(rows):
+            raise BadAnswer(f"{len(rows)} rows where {answer.returnedRows} were announced")
+        frame = _frame(rows, columns)
+        answer.data = None
+        del rows
+    return answer, frame
+
+
+@cache
+def _decoder(width: int) -> msgspec.json.Decoder[RowsJson[Any]]:
+    row: Any = tuple[(str | None,) * width]  # type: ignore[misc]
+    return msgspec.json.Decoder(RowsJson[row], strict=False)
+
+
+def _frame(rows: list[tuple[str | None, ...]], columns: Sequence[str]) -> pl.DataFrame:
+    if not rows:
+        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    pieces = (rows[start : start + FRAME_ROWS] for start in range(0, len(rows), FRAME_ROWS))
+    frames = [
+        pl.DataFrame(
+            [
+                pl.Series(name, values, dtype=pl.String)
+                for name, values in zip(columns, zip(*piece, strict=True), strict=True)
+            ]
+        )
+        for piece in pieces
+    ]
+    return pl.concat(frames, rechunk=False)

@@ -1,0 +1,564 @@
+"""Every HTTP request of the pipeline goes through ``Session.send``.
+
+It logs in when there is no token, sends, reads the answer, and holds what went wrong against one table of rules
+(``STATUS_RULES``, ``CODE_RULES``, ``EXCEPTION_RULES``): send again, log in again once, or raise an error of
+``domain/errors.py``. Tokens go to three origins alone: the login URL, the instance URL of the token (both https, or
+loopback), and the tenant host of the exchanged token. Redirects are not followed.
+
+REST errors: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random as random_numbers
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum, auto
+from typing import Any, Literal, NoReturn, Self, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import httpx
+import msgspec
+
+from sync_pipeline.domain.errors import (
+    CredentialsError,
+    LimitExceeded,
+    RequestRefused,
+    RightsError,
+    SettingsError,
+    SyncError,
+    Unreachable,
+    WireError,
+)
+from sync_pipeline.domain.secret import Secret
+from sync_pipeline.salesforce.answer import Answer, BadAnswer, as_json
+from sync_pipeline.salesforce.auth import (
+    EXCHANGE_PATH,
+    TOKEN_PATH,
+    Login,
+    TenantToken,
+    Token,
+    TokenAnswer,
+    exchange_form,
+    is_loopback,
+    next_step,
+    read_tenant_token,
+    read_token,
+    token_form,
+)
+
+T = TypeVar("T")
+Host = Literal["core", "tenant"]
+
+log = logging.getLogger(__name__)
+
+TRIES = 6
+"""How often one request is sent at most."""
+RETRY_SECONDS = 300.0
+"""No further try starts after this time since the first one."""
+BACKOFF_SECONDS = 0.5
+"""Upper bound of the first pause; it doubles with each try. The pause itself is drawn between 0 and the bound."""
+BACKOFF_SECONDS_MAX = 30.0
+RETRY_AFTER_SECONDS_MAX = 60.0
+"""How much of a ``Retry-After`` is honoured."""
+LOGINS_PER_REQUEST = 3
+"""New logins one request may cause, given that each token had worked in between; else one."""
+TENANT_TOKEN_MARGIN_SECONDS = 60.0
+"""A tenant token is renewed this long before it expires."""
+TIMEOUT = httpx.Timeout(connect=10.0, read=130.0, write=130.0, pool=130.0)
+"""Seconds. Reading outlasts a long poll (10 s) and the 120 s that Salesforce may think about a page."""
+CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=20.0)
+REST_UNUSABLE = "not valid for use with the REST API"
+"""Part of the message of a 401 that no login can heal."""
+
+
+class Fate(Enum):
+    """What is done about a request that did not succeed."""
+
+    AGAIN = auto()
+    """The org did nothing: send again, whatever it is."""
+    LOST = auto()
+    """The org may have acted: send again what may be repeated, else raise ``WireError``."""
+    LOGIN = auto()
+    """The token is not accepted (any more): log in once, send again."""
+    LIMIT = auto()
+    """An allocation is used up: ``LimitExceeded``."""
+    RIGHTS = auto()
+    """The user may not do this: ``RightsError``."""
+    REFUSED = auto()
+    """The org understood and said no: ``RequestRefused``."""
+
+
+STATUS_RULES: Mapping[int, Fate] = {
+    401: Fate.LOGIN,
+    403: Fate.RIGHTS,
+    408: Fate.LOST,
+    420: Fate.AGAIN,  # Salesforce Edge had no route to the org
+    425: Fate.AGAIN,
+    429: Fate.AGAIN,
+    500: Fate.LOST,
+    501: Fate.REFUSED,
+    502: Fate.LOST,
+    503: Fate.LOST,
+    504: Fate.LOST,
+}
+"""By status. Not listed: above 500 ``LOST``, everything else ``REFUSED``."""
+
+CODE_RULES: Mapping[str, Fate] = {
+    "INVALID_SESSION_ID": Fate.LOGIN,  # also seen with status 403
+    "REQUEST_LIMIT_EXCEEDED": Fate.LIMIT,
+    "EXCEEDEDQUOTA": Fate.LIMIT,
+    "API_DISABLED_FOR_ORG": Fate.RIGHTS,
+    "INSUFFICIENT_ACCESS": Fate.RIGHTS,
+    "53S01": Fate.REFUSED,  # a statement over its time limit comes as 429, and would take as long again
+}
+"""By error code; goes before the status."""
+
+EXCEPTION_RULES: tuple[tuple[type[httpx.TransportError], Fate], ...] = (
+    (httpx.ConnectError, Fate.AGAIN),
+    (httpx.ConnectTimeout, Fate.AGAIN),
+    (httpx.PoolTimeout, Fate.AGAIN),
+    (httpx.ProxyError, Fate.AGAIN),
+    (httpx.UnsupportedProtocol, Fate.REFUSED),
+    (httpx.TransportError, Fate.LOST),  # read, write, protocol and timeout errors after something was sent
+)
+"""By exception; the first that fits counts. An answer that cannot be believed is ``LOST``."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why one try did not succeed."""
+
+    fate: Fate
+    reason: str
+    status: int | None = None
+    code: str = ""
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class _Request:
+    method: str
+    host: Literal["login", "core", "tenant"]
+    path: str
+    endpoint: str
+    params: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Callable[[], Iterable[bytes] | bytes] | None
+    repeat: bool
+    counts: bool = True
+
+
+@dataclass
+class _Tokens:
+    """What all threads share. ``generation`` counts logins; ``proven`` is the newest one that an answer accepted.
+
+    A token is kept with the generation it belongs to, as one value, so that it can be read without the lock.
+    """
+
+    core: tuple[Token, int] | None = None
+    tenant: tuple[TenantToken, int] | None = None
+    generation: int = 0
+    proven: int = 0
+    attempts: int = 0
+    failure: SyncError | None = None
+    known: set[str] = field(default_factory=set)
+
+
+class Session:
+    """The one HTTP client of a process, for any number of threads.
+
+    ``on_call(endpoint)`` is told every request that reached the org and may count against its limits, retries
+    included; it is called from many threads. ``sleep`` may raise ``Stopped``: it is where a wait is interrupted.
+    With a ``transport`` the org is reached through it instead of the network.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        *,
+        api_version: str = "66.0",
+        dataspace: str = "default",
+        transport: httpx.BaseTransport | None = None,
+        on_call: Callable[[str], None] = lambda endpoint: None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        epoch: Callable[[], float] = time.time,
+        random: Callable[[], float] = random_numbers.random,
+    ) -> None:
+        if not re.fullmatch(r"\d{2,3}\.\d", api_version):
+            raise SettingsError(
+                f"The API version is {api_version!r}.", hint="Write it like 66.0 (SALESFORCE_API_VERSION)."
+            )
+        self.dataspace = dataspace
+        self.sleep = sleep
+        self.clock = clock
+        self._login = login
+        self._version_root = f"/services/data/v{api_version}"
+        self._on_call = on_call
+        self._epoch = epoch
+        self._random = random
+        self._lock = threading.RLock()
+        secrets = (login.client_secret, login.private_key_pem)
+        self._tokens = _Tokens(known={s.reveal() for s in secrets if s})
+        self._limit_info: tuple[int, int] | None = None
+        is_local = transport is not None or is_loopback(urlsplit(login.login_origin).hostname or "")
+        self._client = httpx.Client(
+            transport=transport,
+            timeout=TIMEOUT,
+            limits=CONNECTIONS,
+            follow_redirects=False,
+            # A proxy of the environment is for the world outside, never for a request to this machine.
+            trust_env=not is_local,
+            headers={"User-Agent": "sync-pipeline", "Accept-Encoding": "identity" if is_local else "gzip"},
+        )
+
+    @property
+    def org_id(self) -> str:
+        return self._core_token()[0].org_id
+
+    @property
+    def user_id(self) -> str:
+        return self._core_token()[0].user_id
+
+    @property
+    def instance_url(self) -> str:
+        return self._core_token()[0].instance_url
+
+    @property
+    def limit_info(self) -> tuple[int, int] | None:
+        """API calls used and allowed in 24 hours, as the newest ``Sforce-Limit-Info`` says; ``None`` before one came."""
+        return self._limit_info
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        endpoint: str,
+        read: Callable[[Answer], T],
+        host: Host = "core",
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        body: Callable[[], Iterable[bytes]] | None = None,
+        repeat: bool = True,
+    ) -> T:
+        """Sends one request and gives what ``read`` makes of the answer.
+
+        ``path`` of the core host follows ``/services/data/vNN.0``; of the tenant host it is whole. ``json`` is encoded;
+        ``body`` is called anew for each try. ``read`` may be called again after a try that failed on the way.
+        ``repeat=False`` marks a request that must not reach the org twice: when its answer may have been lost,
+        ``WireError`` is raised at once.
+
+        Raises ``RequestRefused``, ``RightsError``, ``LimitExceeded``, ``CredentialsError``, ``WireError``, and
+        ``Unreachable`` when not even the first login got through.
+        """
+        sent_headers = dict(headers or {})
+        encoded = b"" if json is None else msgspec.json.encode(json)
+        if json is not None:
+            sent_headers.setdefault("Content-Type", "application/json; charset=UTF-8")
+        request = _Request(
+            method=method,
+            host=host,
+            path=path if host == "tenant" else self._version_root + path,
+            endpoint=endpoint,
+            params=params or {},
+            headers=sent_headers,
+            body=body if json is None else lambda: encoded,
+            repeat=repeat,
+        )
+        return self._repeat(request, read)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _repeat(self, request: _Request, read: Callable[[Answer], T]) -> T:
+        started = self.clock()
+        tries = logins = 0
+        while True:
+            tries += 1
+            generation, origin, token = self._authority(request.host)
+            outcome = self._once(request, origin, token, read)
+            if not isinstance(outcome, Trouble):
+                self._tokens.proven = max(self._tokens.proven, generation)
+                return outcome
+            if outcome.fate is Fate.LOGIN and request.host != "login":
+                self._log_in_again(request, outcome, generation, logins)
+                logins += 1
+                tries -= 1
+                continue
+            self._tokens.proven = max(self._tokens.proven, generation if outcome.status else 0)
+            may_repeat = outcome.fate is Fate.AGAIN or (outcome.fate is Fate.LOST and request.repeat)
+            pause = self._pause(tries, outcome)
+            if not may_repeat or tries >= TRIES or self.clock() - started + pause > RETRY_SECONDS:
+                self._fail(request, outcome, tries)
+            log.warning(
+                "%s: %s; try %d of %d follows in %.1f s", request.endpoint, outcome.reason, tries + 1, TRIES, pause
+            )
+            self.sleep(pause)
+
+    def _once(self, request: _Request, origin: str, token: Secret | None, read: Callable[[Answer], T]) -> T | Trouble:
+        headers = {"Accept": "application/json", **request.headers}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token.reveal()}"
+        body = None if request.body is None else request.body()
+        try:
+            message = self._client.build_request(
+                request.method,
+                origin + request.path,
+                params=dict(request.params) or None,
+                headers=headers,
+                content=body,
+            )
+            response = self._client.send(message, stream=True)
+        except httpx.TransportError as error:
+            return self._exception_trouble(request, error)
+        self._count(request)
+        try:
+            self._note_limit(response.headers.get("sforce-limit-info", ""))
+            answer = Answer(response)
+            if 200 <= answer.status < 300:
+                return read(answer)
+            return self._status_trouble(answer)
+        except BadAnswer as error:
+            reason = f"HTTP {answer.status} with {error.reason}"
+            return Trouble(Fate.REFUSED if error.is_final else Fate.LOST, reason, status=answer.status)
+        except httpx.TransportError as error:
+            return Trouble(Fate.LOST, f"the answer broke off ({type(error).__name__})")
+        finally:
+            response.close()
+
+    def _status_trouble(self, answer: Answer) -> Trouble:
+        complaint = answer.complaint()
+        status = answer.status
+        rule = CODE_RULES.get(complaint.code)
+        fate = rule or STATUS_RULES.get(status) or (Fate.LOST if status >= 500 else Fate.REFUSED)
+        if fate is Fate.LIMIT and "concurrent" in complaint.message.lower():
+            fate = Fate.AGAIN  # too many long requests at this moment, not a used-up day
+        if fate is Fate.LOGIN and REST_UNUSABLE in complaint.message:
+            fate = Fate.RIGHTS
+        reason = f"HTTP {status}"
+        if 300 <= status < 400:
+            reason += " (a redirect, which is not followed)"
+        if complaint.code or complaint.message:
+            reason += f" {complaint.code}: {complaint.message}" if complaint.code else f" {complaint.message}"
+        return Trouble(
+            fate,
+            self._redacted(reason),
+            status,
+            complaint.code,
+            self._retry_after(answer.headers.get("retry-after", "")),
+        )
+
+    def _exception_trouble(self, request: _Request, error: httpx.TransportError) -> Trouble:
+        fate = next(fate for kind, fate in EXCEPTION_RULES if isinstance(error, kind))
+        reason = f"no answer ({type(error).__name__}: {error})" if str(error) else f"no answer ({type(error).__name__})"
+        if _is_certificate(error):
+            fate = Fate.REFUSED  # the same certificate would be shown again
+        if fate is Fate.LOST:
+            self._count(request)
+        return Trouble(fate, self._redacted(reason))
+
+    def _fail(self, request: _Request, trouble: Trouble, tries: int) -> NoReturn:
+        what = f"{request.method} {request.path} ({request.endpoint})"
+        if request.host == "login":
+            self._fail_login(trouble)
+        if trouble.fate is Fate.LIMIT or trouble.code == "REQUEST_LIMIT_EXCEEDED":
+            raise LimitExceeded(
+                f"{what}: {trouble.reason}.", hint="Wait for headroom; `sync-pipeline limits` shows what is left."
+            )
+        if trouble.fate is Fate.RIGHTS:
+            raise RightsError(
+                f"{what}: {trouble.reason}.", hint="Give the user the right, or log in as another one; see `doctor`."
+            )
+        if trouble.fate is Fate.REFUSED and trouble.status is not None and trouble.status >= 300:
+            raise RequestRefused(f"{what}: {trouble.reason}.", status=trouble.status, code=trouble.code)
+        raise WireError(
+            f"{what}: {trouble.reason}, after {tries} {'try' if tries == 1 else 'tries'}.",
+            hint="The run can go on later from its ledger.",
+            status=trouble.status,
+            code=trouble.code,
+        )
+
+    def _fail_login(self, trouble: Trouble) -> NoReturn:
+        where = self._login.login_origin
+        if (
+            trouble.status is not None
+            and 400 <= trouble.status < 500
+            and trouble.fate in (Fate.REFUSED, Fate.LOGIN, Fate.RIGHTS)
+        ):
+            raise CredentialsError(
+                f"The login at {where} was refused: {trouble.reason}.", hint=next_step(trouble.code, trouble.reason)
+            )
+        if trouble.fate is Fate.LIMIT:
+            raise LimitExceeded(f"The login at {where} was refused: {trouble.reason}.", hint="Wait for headroom.")
+        message = f"The login at {where} got no usable answer: {trouble.reason}."
+        if self._tokens.generation == 0:
+            raise Unreachable(message, hint="Check SALESFORCE_LOGIN_URL, the network, and the org's status page.")
+        raise WireError(message, hint="The run can go on later from its ledger.", status=trouble.status)
+
+    def _authority(self, host: Literal["login", "core", "tenant"]) -> tuple[int, str, Secret | None]:
+        """Generation, origin and token for the next try."""
+        if host == "login":
+            return 0, self._login.login_origin, None
+        if host == "core":
+            core, generation = self._core_token()
+            return generation, core.instance_url, core.access_token
+        tenant, generation = self._tenant_token()
+        return generation, tenant.instance_url, tenant.access_token
+
+    def _core_token(self) -> tuple[Token, int]:
+        tokens = self._tokens
+        attempts, core = tokens.attempts, tokens.core
+        if core is not None:
+            return core
+        with self._lock:
+            if tokens.core is not None:
+                return tokens.core
+            if tokens.attempts != attempts and tokens.failure is not None:
+                # Another thread has just been refused; asking again for each lane would be a login storm.
+                raise copy.copy(tokens.failure)
+            return self._log_in()
+
+    def _log_in(self) -> tuple[Token, int]:
+        tokens = self._tokens
+        tokens.attempts += 1
+        tokens.failure = None
+        request = _Request(
+            method="POST",
+            host="login",
+            path=TOKEN_PATH,
+            endpoint="token",
+            params={},
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            body=lambda: urlencode(token_form(self._login, now=self._epoch())).encode(),
+            repeat=True,
+            counts=False,
+        )
+        try:
+            token = read_token(self._repeat(request, as_json(TokenAnswer)))
+        except SyncError as error:
+            tokens.failure = error
+            raise
+        tokens.known.add(token.access_token.reveal())
+        tokens.generation += 1
+        tokens.core = token, tokens.generation
+        tokens.tenant = None
+        log.info("logged in to %s as user %s", token.org_id, token.user_id or "unknown")
+        return tokens.core
+
+    def _log_in_again(self, request: _Request, trouble: Trouble, generation: int, logins: int) -> None:
+        """Makes sure that a token newer than ``generation`` is there, with one login for all threads."""
+        has_worked = self._tokens.proven >= generation
+        if logins >= (LOGINS_PER_REQUEST if has_worked else 1):
+            raise CredentialsError(
+                f"{request.method} {request.path} ({request.endpoint}): a new token was refused as well: {trouble.reason}.",
+                hint="Check the session settings and the IP restrictions of the app and of the user.",
+            )
+        with self._lock:
+            if self._tokens.generation == generation:
+                self._tokens.core = self._tokens.tenant = None
+        self._core_token()
+
+    def _tenant_token(self) -> tuple[TenantToken, int]:
+        """The token of the Data Cloud host, exchanged anew a while before it expires."""
+        fresh = self._fresh_tenant_token()
+        if fresh is not None:
+            return fresh
+        with self._lock:
+            fresh = self._fresh_tenant_token()
+            if fresh is not None:
+                return fresh
+            asked_at = self.clock()
+            request = _Request(
+                method="POST",
+                host="core",
+                path=EXCHANGE_PATH,
+                endpoint="token",
+                params={},
+                headers={"Content-Type": "application/x-www-form-urlencoded"},
+                body=lambda: urlencode(exchange_form(self._core_token()[0], self.dataspace)).encode(),
+                repeat=True,
+                counts=False,
+            )
+            try:
+                answer = self._repeat(request, as_json(TokenAnswer))
+            except RequestRefused as error:
+                raise RightsError(
+                    f"The token exchange for Data Cloud was refused: {error.message}",
+                    hint="Add the scope cdp_query_api to the app, check DATA_CLOUD_DATASPACE, or set DATA_CLOUD_QUERY_API=connect.",
+                ) from None
+            tenant = read_tenant_token(answer, asked_at=asked_at)
+            self._tokens.known.add(tenant.access_token.reveal())
+            self._tokens.tenant = tenant, self._tokens.generation
+            return self._tokens.tenant
+
+    def _fresh_tenant_token(self) -> tuple[TenantToken, int] | None:
+        held = self._tokens.tenant
+        if held is None or self.clock() >= held[0].expires_at - TENANT_TOKEN_MARGIN_SECONDS:
+            return None
+        return held
+
+    def _count(self, request: _Request) -> None:
+        if request.counts:
+            self._on_call(request.endpoint)
+
+    def _note_limit(self, header: str) -> None:
+        found = re.search(r"(?<![\w-])api-usage=(\d+)/(\d+)", header)
+        if found:
+            self._limit_info = int(found[1]), int(found[2])
+
+    def _pause(self, tries: int, trouble: Trouble) -> float:
+        bound: float = min(BACKOFF_SECONDS * 2 ** (tries - 1), BACKOFF_SECONDS_MAX)
+        drawn = bound * self._random()
+        return drawn if trouble.retry_after is None else max(drawn, trouble.retry_after)
+
+    def _retry_after(self, header: str) -> float | None:
+        if not header:
+            return None
+        if header.strip().isdigit():
+            seconds = float(header)
+        else:
+            try:
+                when = parsedate_to_datetime(header)
+            except ValueError:
+                return None
+            seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - self._epoch()
+        return max(0.0, min(seconds, RETRY_AFTER_SECONDS_MAX))
+
+    def _redacted(self, text: str) -> str:
+        """The text without any secret an answer may have echoed."""
+        for secret in tuple(self._tokens.known):
+            text = text.replace(secret, "***")
+        return text
+
+
+def path_part(name: str) -> str:
+    """An id of the org as one part of a path. Query ids hold a literal ``%2F`` in some orgs, so ``%`` stays as it is."""
+    if not name or len(name) > 1000 or not name.isprintable() or set(name) <= {"."}:
+        raise WireError(f"The org named an id that cannot be used: {name[:80]!r}.", hint="Run it again.")
+    return quote(name, safe="%")
+
+
+def _is_certificate(error: BaseException | None) -> bool:
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
