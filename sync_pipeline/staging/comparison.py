@@ -1,0 +1,198 @@
+"""Holds two sides against each other by key and value, whatever their size, in constant memory.
+
+A side is a stream of frames in which a row is a key and two hashes: ``matched`` of the key as the target matches it,
+``digest`` of the values that must be equal. The frames become Parquet files; DuckDB joins them bucket by bucket of
+``matched``, so that only one bucket is ever in memory. Keys themselves are read again for the rows that differ alone.
+
+Two different keys share a 64-bit hash with a chance of one in a million for 10,000,000 rows; such a pair shows as a
+difference, never as equality, unless their values share a hash too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import duckdb
+import polars as pl
+
+FILE_ROWS: Final = 100_000
+"""Rows gathered before a file is written."""
+BUCKET_ROWS: Final = 250_000
+"""Rows of the larger side that are joined at once: about 30 MB."""
+HASHES: Final = 2**64
+
+
+class Side(StrEnum):
+    """What a row belongs to."""
+
+    EXPECTED = "expected"
+    """Rows that the org should hold (``sent``), and those that need not be there (not ``sent``)."""
+    PRESENT = "present"
+    """Rows that the org holds."""
+    STAGED = "staged"
+    """What was staged earlier, when the expected side is the source as it is now."""
+
+
+class Kind(StrEnum):
+    """How the two sides differ in a row."""
+
+    MISSING = "missing"
+    DIFFERENT = "different"
+    ORPHAN = "orphan"
+    """Only in the org."""
+    REJECTED = "rejected"
+    """In the org, though the expected row did not get through: it was there before."""
+
+
+FINDINGS: Final = pl.Schema({"kind": pl.String, "key": pl.String, "place": pl.UInt32, "changed": pl.Boolean})
+"""``place`` is that of the expected row, null for an orphan. ``changed``: the row differs from the staged one in a way
+that explains the finding."""
+
+
+class Comparison:
+    """One comparison, in a folder of its own that the caller removes. Used by one thread.
+
+    ``optional`` counts hash columns ``digest_0``, … that are compared only where the expected one is not null.
+    """
+
+    def __init__(
+        self, folder: Path, *, optional: int = 0, memory: str = "128MB", bucket_rows: int = BUCKET_ROWS
+    ) -> None:
+        self._folder = folder
+        self._digests = ("digest", *(f"digest_{number}" for number in range(optional)))
+        self._bucket_rows = bucket_rows
+        self._waiting: dict[Side, list[pl.DataFrame]] = {side: [] for side in Side}
+        self._files: dict[Side, int] = dict.fromkeys(Side, 0)
+        self.rows: dict[Side, int] = dict.fromkeys(Side, 0)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._database = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": 1,
+                "memory_limit": memory,
+                "temp_directory": str(folder / "spill"),
+                "preserve_insertion_order": False,
+            },
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+    def add(self, side: Side, frame: pl.DataFrame) -> None:
+        """Adds rows: ``key``, ``matched``, the digests; the expected side ``place`` and ``sent`` too, the staged ``sent``."""
+        wanted = ["matched", *self._digests]
+        wanted += {Side.EXPECTED: ["key", "place", "sent"], Side.PRESENT: ["key"], Side.STAGED: ["sent"]}[side]
+        first = self.rows[side]
+        numbered = frame.select(
+            pl.int_range(first, first + frame.height, dtype=pl.UInt32, eager=True).alias("n"), *wanted
+        )
+        self._waiting[side].append(numbered)
+        self.rows[side] += frame.height
+        if sum(waiting.height for waiting in self._waiting[side]) >= FILE_ROWS:
+            self._write(side)
+
+    def findings(self) -> Iterator[pl.DataFrame]:
+        """Every row in which the sides differ, as ``FINDINGS`` frames of at most some bucket's rows."""
+        for side in Side:
+            if self._waiting[side] or not self._files[side]:
+                self._write(side)
+            self._database.execute(
+                f"CREATE OR REPLACE VIEW {side} AS SELECT * FROM read_parquet('{_quoted(self._folder)}/{side}-*.parquet')"
+            )
+        buckets = -(-max(self.rows.values()) // self._bucket_rows) or 1
+        for bucket in range(buckets):
+            lower, upper = HASHES * bucket // buckets, HASHES * (bucket + 1) // buckets - 1
+            if self._join(lower, upper):
+                yield self._named(lower, upper)
+
+    def _write(self, side: Side) -> None:
+        frames, self._waiting[side] = self._waiting[side], []
+        frame = pl.concat(frames) if frames else pl.DataFrame(schema=self._schema(side))
+        frame.write_parquet(
+            self._folder / f"{side}-{self._files[side]:05d}.parquet", compression="lz4", statistics=False
+        )
+        self._files[side] += 1
+
+    def _schema(self, side: Side) -> dict[str, type[pl.DataType]]:
+        of_side: dict[Side, dict[str, type[pl.DataType]]] = {
+            Side.EXPECTED: {"key": pl.String, "place": pl.UInt32, "sent": pl.Boolean},
+            Side.PRESENT: {"key": pl.String},
+            Side.STAGED: {"sent": pl.Boolean},
+        }
+        return {"n": pl.UInt32, "matched": pl.UInt64, **dict.fromkeys(self._digests, pl.UInt64), **of_side[side]}
+
+    def _join(self, lower: int, upper: int) -> int:
+        """Keeps the unequal rows of one bucket in a table by their numbers; returns how many there are."""
+        digests = ", ".join(self._digests)
+        inside = f"matched BETWEEN {lower} AND {upper}"
+        of_present = ", ".join(f"p.{digest} AS {digest}" for digest in self._digests)
+        self._database.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE unequal AS
+            SELECT e.n AS expected_n, p.n AS present_n, coalesce(e.matched, p.matched) AS matched, {of_present}
+            FROM (SELECT n, matched, {digests} FROM expected WHERE {inside} AND sent) AS e
+            FULL JOIN (SELECT n, matched, {digests} FROM present WHERE {inside}) AS p ON e.matched = p.matched
+            WHERE e.n IS NULL OR p.n IS NULL OR ({self._equal("e", "p")}) IS NOT TRUE
+            """
+        )
+        counted = self._database.execute("SELECT count(*) FROM unequal").fetchone()
+        return int(counted[0]) if counted is not None else 0
+
+    def _named(self, lower: int, upper: int) -> pl.DataFrame:
+        """The unequal rows with what they are, their key and their place."""
+        inside = f"matched BETWEEN {lower} AND {upper}"
+        staged = ", ".join(f"any_value({digest}) FILTER (sent) AS {digest}" for digest in self._digests)
+        was_staged = "s.matched IS NOT NULL AND s.sent"
+        changed = "false"
+        if self.rows[Side.STAGED]:
+            changed = f"""
+                CASE WHEN u.expected_n IS NULL THEN r.matched IS NULL AND {was_staged}
+                     WHEN u.present_n IS NULL THEN s.matched IS NULL
+                     ELSE {was_staged} AND {self._equal("s", "u")} END"""
+        file = self._folder / "findings.parquet"
+        self._database.execute(
+            f"""
+            COPY (
+                SELECT
+                    CASE WHEN u.present_n IS NULL THEN '{Kind.MISSING}'
+                         WHEN u.expected_n IS NOT NULL THEN '{Kind.DIFFERENT}'
+                         WHEN r.matched IS NOT NULL THEN '{Kind.REJECTED}'
+                         ELSE '{Kind.ORPHAN}' END AS kind,
+                    coalesce(e.key, p.key) AS key,
+                    CAST(coalesce(e.place, r.place) AS UINTEGER) AS place,
+                    coalesce({changed}, false) AS changed
+                FROM unequal AS u
+                LEFT JOIN (SELECT n, key, place FROM expected WHERE {inside} AND sent) AS e ON e.n = u.expected_n
+                LEFT JOIN (SELECT n, key FROM present WHERE {inside}) AS p ON p.n = u.present_n
+                LEFT JOIN (
+                    SELECT matched, min(place) AS place FROM expected WHERE {inside} AND NOT sent GROUP BY matched
+                ) AS r ON r.matched = u.matched
+                LEFT JOIN (
+                    SELECT matched, bool_or(sent) AS sent, {staged} FROM staged WHERE {inside} GROUP BY matched
+                ) AS s ON s.matched = u.matched
+            ) TO '{_quoted(file)}' (FORMAT parquet)
+            """
+        )
+        return pl.read_parquet(file).select(pl.col(name).cast(kind) for name, kind in FINDINGS.items()).sort("key")
+
+    def _equal(self, expected: str, present: str) -> str:
+        """Equality of two rows by their digests; an optional one that the expected side leaves open is not compared."""
+        always, *optional = self._digests
+        conditions = [f"{expected}.{always} = {present}.{always}"]
+        conditions += [
+            f"({expected}.{digest} IS NULL OR {expected}.{digest} = {present}.{digest})" for digest in optional
+        ]
+        return " AND ".join(conditions)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,61 @@
+"""Where the ordered rows of a range are cut into parts. Pure arithmetic over units, which are never divided.
+
+A unit is a parent with all of its rows, or a few rows without a parent. Units form a ring: each range starts elsewhere
+on it, so that ranges in flight touch different parents. A frame of units has the columns ``start`` (the position of the
+unit's first row in the order), ``rows``, and ``bytes`` (the most its rows can take in a CSV), all Int64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import polars as pl
+
+OVERSHOOT: Final = 0.05
+"""By how much a part may exceed the wanted rows when that saves a part: a job costs a dozen API calls."""
+
+
+def ring(units: pl.DataFrame, fraction: float) -> pl.DataFrame:
+    """The same units, beginning with the one that holds the row at this fraction (0 up to 1) of all rows."""
+    if units.height == 0:
+        return units
+    ends = units["rows"].cum_sum()
+    position = min(math.floor(ends[-1] * fraction), ends[-1] - 1)
+    first = int(ends.search_sorted(position, side="right"))
+    return pl.concat([units[first:], units[:first]])
+
+
+def ends(units: pl.DataFrame, *, part_rows: int, part_bytes: int, is_strict: bool) -> list[int]:
+    """Where parts end: the number of units in the first part, in the first two, and so on.
+
+    A part has at most ``part_bytes``, and ``part_rows`` rows or, unless ``is_strict``, a little more; a unit that is
+    larger stands alone. Parts are of about one size.
+    """
+    rows, sizes = units["rows"].cum_sum(), units["bytes"].cum_sum()
+    ceiling = part_rows if is_strict else part_rows + int(part_rows * OVERSHOOT)
+    found: list[int] = []
+    first = 0
+    while first < units.height:
+        rows_before = int(rows[first - 1]) if first else 0
+        bytes_before = int(sizes[first - 1]) if first else 0
+        last = min(
+            int(rows.search_sorted(rows_before + ceiling, side="right")),
+            int(sizes.search_sorted(bytes_before + part_bytes, side="right")),
+        )
+        rows_left = int(rows[-1]) - rows_before
+        wanted = math.ceil(rows_left / math.ceil(rows_left / part_rows)) if rows_left else 0
+        even = int(rows.search_sorted(rows_before + wanted, side="left")) + 1
+        first = max(min(last, even), first + 1)
+        found.append(first)
+    return found
+
+
+def slices(units: pl.DataFrame) -> list[tuple[int, int]]:
+    """The positions ``start`` up to ``stop`` that these units cover, in their order, neighbours joined."""
+    if units.height == 0:
+        return []
+    start, stop = units["start"], units["start"] + units["rows"]
+    is_first = (start != stop.shift(1)).fill_null(True)
+    is_last = is_first.shift(-1, fill_value=True)
+    return list(zip(start.filter(is_first).to_list(), stop.filter(is_last).to_list(), strict=True))

@@ -1,0 +1,975 @@
+"""One range of one night: its rows in Parquet pages, and a DuckDB file that says what they are and what became of them.
+
+A page exists from the commit that records it and moves the cursor, and its rows are durable before that. A part exists
+from the commit that records its whole round; the outcomes of its job from the commit that records them, all at once.
+Whatever no commit speaks of is swept when the range is opened again, so that a crash at any instant leaves a state that
+was committed before.
+
+Opened by the one process that holds the range's lock, used by one thread. At rest anybody may open it ``read_only``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import shutil
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from string import Template
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import duckdb
+import polars as pl
+
+from sync_pipeline.domain.errors import HeldElsewhere, StateError
+from sync_pipeline.domain.ledger import Counts, Cursor, Page, RowOutcome, UploadPart
+from sync_pipeline.staging.arrow import frame_of, handed_over
+from sync_pipeline.staging.cutting import ends, ring, slices
+from sync_pipeline.staging.durable import PASSING, Disk, checksum, passing_name, private_folder
+from sync_pipeline.staging.outcomes import Outcomes, outcomes_of
+
+log = logging.getLogger(__name__)
+
+Which = Literal["all", "transient", "keys"]
+Render = Callable[[pl.DataFrame, Path], tuple[int, int]]
+
+FILE: Final = "range.duckdb"
+SPILL: Final = "spill"
+LAYOUT: Final = "1"
+SWEPT: Final = (".parquet", ".csv", PASSING)
+"""Endings of files that live only as long as the catalogue lists them."""
+UNIT_SHARE: Final = 100
+"""Rows without a parent are cut in units of this share of a part."""
+KEY_TYPES: Final = {"row": "BIGINT", "key": "VARCHAR"}
+SENT_TYPES: Final = {"part": "INTEGER", "row": "BIGINT", "key": "VARCHAR", "id": "VARCHAR", "created": "BOOLEAN"}
+FRESH_HINT: Final = "Run the range again with `start: fresh`, or the night with `sync-pipeline sync --fresh`."
+
+VIEWS_START: Final = "-- Views."
+SCHEMA: Final = resources.files("sync_pipeline.staging").joinpath("schema.sql").read_text(encoding="utf-8")
+TABLES: Final = SCHEMA.partition(VIEWS_START)[0]
+VIEWS: Final = Template(SCHEMA.partition(VIEWS_START)[2].partition("\n\n")[2])
+
+CSV_BYTES: Final = {"DATE": 11, "BOOLEAN": 6, "TIMESTAMP": 26}
+"""The most bytes a value of a type takes in a CSV, its comma included; ``OTHER_BYTES`` for numbers."""
+OTHER_BYTES: Final = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One time a row was sent. ``created`` is ``None`` where the job did not save it, or has not ended."""
+
+    part: int
+    round: int
+    state: Literal["cut", "accounted", "dropped"]
+    job_id: str
+    id: str | None
+    created: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowFacts:
+    """Everything a range knows of one staged row."""
+
+    row: int
+    key: str | None
+    page: str | None
+    """File of its page; ``None`` once the rows have been cleared away."""
+    values: dict[str, Any]
+    """By target field, typed; empty once the rows have been cleared away."""
+    sendings: tuple[Sending, ...]
+    outcome: dict[str, Any] | None
+    """A row of the view ``outcome``; ``None`` while it has none."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class RangeStore:
+    """Pages, parts and outcomes of one range. Made by ``open`` or ``read_only``; a context manager."""
+
+    def __init__(
+        self,
+        database: duckdb.DuckDBPyConnection,
+        folder: Path,
+        types: Mapping[str, str],
+        *,
+        disk: Disk,
+        now: Callable[[], datetime],
+        is_owner: bool,
+    ) -> None:
+        self._database = database
+        self._folder = folder
+        self._types = types
+        self._disk = disk
+        self._now = now
+        self._is_owner = is_owner
+        self._pages: list[Page] = []
+        self._next_row = 0
+        self._has_stale_views = False
+        self.staged = 0
+        """Rows durably staged, those without a key included."""
+
+    # Opening and closing
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        schema: Mapping[str, pl.DataType],
+        *,
+        memory: str = "128MB",
+        disk: Disk | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> RangeStore:
+        """The range in this folder, made when there is none. The caller holds the range's lock.
+
+        ``schema`` names the staged columns after ``row`` and ``key``. Each page is read and checked; from the first
+        damaged one on rows and cursor are taken back, and what was acknowledged of those rows is found again by key.
+        Raises ``StateError`` when the catalogue itself cannot be used.
+        """
+        private_folder(folder)
+        shutil.rmtree(folder / SPILL, ignore_errors=True)
+        database = _connect(folder, memory=memory, is_owner=True)
+        try:
+            (folder / FILE).chmod(0o600)
+            types = _types_of(database, schema)
+            store = cls(database, folder, types, disk=disk or Disk(), now=now, is_owner=True)
+            store._prepare()
+        except duckdb.Error as error:
+            database.close()
+            raise StateError(f"The catalogue {folder / FILE} cannot be used: {error}.", hint=FRESH_HINT) from None
+        except BaseException:
+            database.close()
+            raise
+        return store
+
+    @classmethod
+    def read_only(cls, folder: Path, *, memory: str = "128MB") -> RangeStore:
+        """A range at rest, to be looked at by anybody; it still answers after its rows were cleared away.
+
+        Raises ``StateError`` when there is none, ``HeldElsewhere`` while its owner works on it.
+        """
+        if not (folder / FILE).exists():
+            raise StateError(f"There is no range in {folder}.", hint="Its ledger was cleared away, or it never ran.")
+        database = _connect(folder, memory=memory, is_owner=False)
+        try:
+            columns = database.execute("SELECT \"value\" FROM fact WHERE name = 'columns'").fetchone()
+            types = json.loads(columns[0]) if columns is not None else {}
+            store = cls(database, folder, types, disk=Disk(), now=utc_now, is_owner=False)
+            store._load()
+            store._make_views()
+        except duckdb.Error as error:
+            database.close()
+            raise StateError(f"The catalogue {folder / FILE} cannot be read: {error}.", hint=FRESH_HINT) from None
+        return store
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Reading the source
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """How far the range is staged; ``None`` before its first page."""
+        return self._pages[-1].cursor if self._pages else None
+
+    @property
+    def is_read(self) -> bool:
+        """Reading has ended: every row the source counted is staged."""
+        return self._fact("expected") is not None
+
+    @property
+    def expected(self) -> int:
+        """The rows the source counted when reading ended; raises ``StateError`` before that."""
+        expected = self._fact("expected")
+        if expected is None:
+            raise StateError(f"The range in {self._folder} has not been read to its end.", hint="Run it again.")
+        return int(expected)
+
+    def add_page(self, frame: pl.DataFrame, cursor: Cursor, rejections: pl.DataFrame) -> Page:
+        """Makes rows durable and moves the cursor, in this order. When it raises, neither has happened.
+
+        ``frame`` holds ``key`` and the staged columns. ``rejections`` (``index``: position in the frame, outcome, code,
+        message, column, set_aside, source) are rows that will not be sent.
+        """
+        number = self._pages[-1].number + 1 if self._pages else 1
+        rows = frame.select(
+            pl.int_range(self._next_row, self._next_row + frame.height, dtype=pl.Int64).alias("row"),
+            pl.col("key").cast(pl.String),
+            *(pl.col(name) for name in self._types),
+        )
+        content = _parquet(rows)
+        file = f"page-{number:06d}.parquet"
+        page = Page(number, file, frame.height, len(content), zlib.crc32(content), cursor)
+        self._disk.write(self._folder / file, content)
+        self._disk.sync_folder(self._folder)
+        with self._transaction():
+            self._run(
+                "INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                page.number, page.file, self._next_row, page.rows, page.bytes, page.crc32,
+                cursor.key, cursor.query_id, cursor.offset,
+            )  # fmt: skip
+            if rejections.height:
+                self._quarantine(rows, rejections)
+        self._pages.append(page)
+        self._next_row += page.rows
+        self.staged += page.rows
+        self._has_stale_views = True
+        return page
+
+    def _quarantine(self, rows: pl.DataFrame, rejections: pl.DataFrame) -> None:
+        refused = rows[rejections["index"]].select("row", "key").hstack(rejections)
+        with handed_over(self._database, "refused", refused):
+            self._run(
+                """
+                INSERT INTO exception
+                SELECT "row", key, outcome, code, message, "column", false, set_aside, source, NULL, ? FROM refused
+                """,
+                self._instant(),
+            )
+
+    def finish_reading(self, expected: int) -> None:
+        """Ends reading: ``expected`` are the rows the source counted. From here on the views show every row."""
+        with self._transaction():
+            self._set_fact("expected", str(expected))
+            self._make_views()
+            if self._fact("lost") is not None:
+                self._regain()
+
+    def forget_pages(self) -> None:
+        """Takes all pages back, to be read again from the start."""
+        if self._pages:
+            self._forget(self._pages)
+            self._sweep()
+
+    def reject(self, keys: pl.DataFrame) -> int:
+        """Quarantines the staged rows with these keys (key, code, message, set_aside) that have no outcome and are not
+        being sent; returns how many."""
+        self._refresh_views()
+        with handed_over(self._database, "wanted", keys), self._transaction():
+            found = self._run(
+                f"""
+                INSERT INTO exception
+                SELECT
+                    s."row", s.key, '{RowOutcome.QUARANTINED}', w.code, w.message, '', false, w.set_aside,
+                    NULL, NULL, ?
+                FROM (SELECT "row", key FROM {self._pending()}) AS s
+                JOIN (SELECT DISTINCT ON (key) * FROM wanted) AS w ON w.key = s.key
+                """,
+                self._instant(),
+            )
+        return int(found[0][0])
+
+    # Sending
+
+    @property
+    def rounds(self) -> int:
+        """How often rows were put in order and cut since reading ended."""
+        return int(self._fact("rounds") or 0)
+
+    def cut_round(
+        self,
+        *,
+        which: Which,
+        keys: pl.DataFrame | None = None,
+        group_by: str | None,
+        start_fraction: float,
+        part_rows: int,
+        part_bytes: int,
+        heavy_rows: int,
+        serial: bool,
+        render: Render,
+    ) -> list[UploadPart]:
+        """Puts rows in the order of their parents, cuts them into parts and registers the whole round at once.
+
+        ``all`` takes the rows without an outcome, ``transient`` those that may be sent again, ``keys`` the rows with
+        ``keys`` (column ``key``) whatever became of them, unless quarantined. None of them takes a row of a part that is
+        still open. Parts have about one size, at most ``part_bytes`` and ``part_rows`` (see ``cutting.ends``; exactly
+        when ``serial``). They end where a parent ends. A parent with more than ``heavy_rows`` rows has parts of its own,
+        marked serial. The ring of parents starts at ``start_fraction`` of the rows.
+        """
+        self._refresh_views()
+        number, made = self._last_part(), list[tuple[UploadPart, int, int]]()
+        self._order(which, keys, group_by)
+        try:
+            units = self._units(part_rows, part_bytes, heavy_rows)
+            units = ring(units, start_fraction) if group_by is not None else units
+            batches = [(units.filter(~pl.col("is_heavy")), serial)]
+            for start, rows, _, _ in units.filter("is_heavy").iter_rows():
+                batches.append((self._units_within(start, start + rows, part_rows, part_bytes), True))
+            for batch, is_serial in batches:
+                edges = ends(batch, part_rows=part_rows, part_bytes=part_bytes, is_strict=is_serial)
+                for first, last in pairwise([0, *edges]):
+                    number += 1
+                    made.append(self._cut(number, slices(batch[first:last]), is_serial, render))
+        finally:
+            self._run("DROP TABLE IF EXISTS ordered")
+        self._disk.sync_folder(self._folder)
+        with self._transaction():
+            for part, slice_bytes, slice_crc32 in made:
+                self._run(
+                    "INSERT INTO part VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'cut')",
+                    part.number, part.round, part.rows, part.file, part.bytes, part.crc32,
+                    slice_bytes, slice_crc32, part.serial, which == "keys",
+                )  # fmt: skip
+            self._set_fact("rounds", str(self.rounds + 1))
+        return [part for part, _, _ in made]
+
+    def parts(self, *, open_only: bool = True) -> list[UploadPart]:
+        """Parts in the order they were cut; with ``open_only`` those that still wait for their outcomes."""
+        rows = self._run(
+            """
+            SELECT number, round, "rows", file, bytes, crc32, serial FROM part
+            WHERE state = 'cut' OR (NOT ? AND state <> 'dropped') ORDER BY number
+            """,
+            open_only,
+        )
+        return [UploadPart(*row) for row in rows]
+
+    def part_file(self, part: UploadPart) -> Path:
+        """The CSV of an open part."""
+        return self._folder / part.file
+
+    def drop_part(self, part: UploadPart) -> None:
+        """Takes an open part back; its rows wait for the next cutting of all rows."""
+        self._drop_parts([part.number])
+        self._sweep()
+
+    def record_outcomes(
+        self,
+        part: UploadPart,
+        job_id: str,
+        *,
+        successes: Iterable[pl.DataFrame],
+        failures: Iterable[pl.DataFrame],
+        unprocessed: Iterable[pl.DataFrame],
+        transient: Collection[str],
+    ) -> Counts:
+        """Gives every row of an open part its outcome, all in one commit, and returns the counts of the part.
+
+        The frames hold ``key, id, created``, ``key, error`` and ``key``; ``transient`` are the codes of failures that
+        can pass. Rows that nothing names are unprocessed. The last word on a row counts: a later success takes its
+        exception away, a later failure puts one in place of a success. Raises ``StateError`` when a list names a key
+        that the part does not hold. Recording the same job again changes nothing.
+        """
+        known = self._recorded(part, job_id)
+        if known is not None:
+            return known
+        sent = pl.read_parquet(self._slice_file(part), columns=["row", "key"])
+        found = outcomes_of(sent, successes=successes, failures=failures, unprocessed=unprocessed, transient=transient)
+        counts = found.counts
+        content = _parquet(found.saved.select(pl.lit(part.number, dtype=pl.Int32).alias("part"), *found.saved.columns))
+        file = f"outcome-{part.number:05d}.parquet"
+        self._disk.write(self._folder / file, content)
+        self._disk.sync_folder(self._folder)
+        with self._transaction():
+            self._take_back_what_stood(part, found)
+            self._except(found.refused, job_id)
+            self._run(
+                "INSERT INTO result VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                part.number, job_id, file, len(content), zlib.crc32(content),
+                counts.created, counts.updated, counts.failed, counts.unprocessed, self._instant(),
+            )  # fmt: skip
+            self._run("UPDATE part SET state = 'accounted' WHERE number = ?", part.number)
+            self._make_views()
+        self._disk.remove(self.part_file(part))
+        self._disk.remove(self._slice_file(part))
+        return counts
+
+    # What became of the rows
+
+    def counts(self, expected: int) -> Counts:
+        """Staged rows by their fate, from the ledger."""
+        acknowledged = self._run("SELECT coalesce(sum(created), 0), coalesce(sum(updated), 0) FROM result")[0]
+        moved = self._run(
+            """
+            SELECT coalesce(sum(n) FILTER (created), 0), coalesce(sum(n) FILTER (NOT created), 0)
+            FROM (SELECT created, 1 AS n FROM regained UNION ALL SELECT created, -1 FROM superseded)
+            """
+        )[0]
+        excepted = self._run(
+            f"""
+            SELECT
+                count(*) FILTER (outcome = '{RowOutcome.FAILED}'),
+                count(*) FILTER (outcome = '{RowOutcome.UNPROCESSED}'),
+                count(*) FILTER (outcome = '{RowOutcome.QUARANTINED}'),
+                count(*) FILTER (outcome = '{RowOutcome.QUARANTINED}' AND set_aside)
+            FROM exception
+            """
+        )[0]
+        return Counts(
+            expected=expected,
+            staged=self.staged,
+            created=int(acknowledged[0] + moved[0]),
+            updated=int(acknowledged[1] + moved[1]),
+            failed=excepted[0],
+            unprocessed=excepted[1],
+            quarantined=excepted[2],
+            set_aside=excepted[3],
+        )
+
+    def transient(self) -> int:
+        """Rows whose failure can pass."""
+        return int(self._run("SELECT count(*) FROM exception WHERE transient")[0][0])
+
+    def settle(self) -> None:
+        """What is left is final: no row is sent again."""
+        with self._transaction():
+            self._run("UPDATE exception SET transient = false WHERE transient")
+
+    def rejects(self, source_names: Mapping[str, str] | None = None) -> pl.DataFrame:
+        """Rows that have another fate than succeeded: key, outcome, code, message, column, and ``source``, the row as
+        one JSON object of texts.
+
+        For rows the source's values could not be staged for, ``source`` is as the source wrote it; for others it is the
+        staged row, each column under its name in ``source_names`` (staged column, ``key`` included, to source column).
+        """
+        self._refresh_views()
+        names = source_names or {}
+        pairs = [
+            f"{_literal(names.get(name, name))}: {_text(f's.{_name(name)}', kind)}"
+            for name, kind in {"key": "VARCHAR", **self._types}.items()
+        ]
+        return self._frame(
+            f"""
+            SELECT
+                e.key, e.outcome, e.code, e.message, e."column",
+                coalesce(
+                    e.source,
+                    CASE WHEN s."row" IS NOT NULL THEN CAST(to_json({{{", ".join(pairs)}}}) AS VARCHAR) END
+                ) AS source
+            FROM exception AS e
+            LEFT JOIN staged_row AS s ON s."row" = e."row"
+            ORDER BY e."row"
+            """,
+        )
+
+    def lookup(self, key: str) -> list[RowFacts]:
+        """Everything known of the rows with this key, in the order they were staged."""
+        self._refresh_views()
+        staged = self._frame("SELECT * FROM staged_row WHERE key = ?", key).to_dicts()
+        outcomes = {row["row"]: row for row in self._frame("SELECT * FROM outcome WHERE key = ?", key).to_dicts()}
+        sent = self._frame(
+            f"""
+            SELECT s."row", part.number AS part, part.round, part.state, coalesce(r.job_id, '') AS job_id, s.id, s.created
+            FROM (
+                SELECT part, "row", key, id, created FROM sent_row
+                UNION ALL
+                SELECT part, "row", key, NULL, NULL FROM {self._open_slices()}
+            ) AS s
+            JOIN part ON part.number = s.part
+            LEFT JOIN result AS r ON r.part = s.part
+            WHERE s.key = ?
+            ORDER BY s.part
+            """,
+            key,
+        ).to_dicts()
+        values = {row["row"]: {name: row[name] for name in self._types} for row in staged}
+        numbers = sorted({*values, *outcomes, *(row["row"] for row in sent)})
+        return [
+            RowFacts(
+                row=number,
+                key=key,
+                page=self._page_of(number) if number in values else None,
+                values=values.get(number, {}),
+                sendings=tuple(
+                    Sending(s["part"], s["round"], s["state"], s["job_id"], s["id"], s["created"])
+                    for s in sent
+                    if s["row"] == number
+                ),
+                outcome=outcomes.get(number),
+            )
+            for number in numbers
+        ]
+
+    def staged_files(self) -> list[Path]:
+        """The pages, in key order."""
+        return [self._folder / page.file for page in self._pages]
+
+    def saved_pages(self) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+        """Page by page the staged rows (key and columns, typed), and for each row whether the org acknowledged it."""
+        self._refresh_views()
+        every_row_is_accounted = self.counts(0).adds_up
+        for page in self._pages:
+            rows = pl.read_parquet(self._folder / page.file)
+            first, last = (rows["row"][0], rows["row"][-1]) if rows.height else (0, -1)
+            if every_row_is_accounted:
+                refused = 'SELECT "row" FROM exception WHERE "row" BETWEEN ? AND ?'
+                saved = ~rows["row"].is_in(self._frame(refused, first, last)["row"].implode())
+            else:
+                acknowledged = (
+                    f'SELECT "row" FROM outcome WHERE outcome = \'{RowOutcome.SUCCEEDED}\' AND "row" BETWEEN ? AND ?'
+                )
+                saved = rows["row"].is_in(self._frame(acknowledged, first, last)["row"].implode())
+            yield rows.drop("row"), saved.alias("saved")
+
+    # Opening: what is on disk against what is in the catalogue
+
+    def _prepare(self) -> None:
+        self._run(TABLES)
+        layout, columns = self._fact("layout"), self._fact("columns")
+        if layout is None:
+            with self._transaction():
+                self._set_fact("layout", LAYOUT)
+                self._set_fact("columns", json.dumps(self._types))
+        elif layout != LAYOUT:
+            raise StateError(
+                f"The range in {self._folder} was written in layout {layout}; this version reads {LAYOUT}.",
+                hint="Use the version that wrote it, or " + FRESH_HINT[0].lower() + FRESH_HINT[1:],
+            )
+        elif columns is not None and json.loads(columns) != self._types:
+            raise StateError(
+                f"The range in {self._folder} was staged with other columns or types than the target has now.",
+                hint=FRESH_HINT,
+            )
+        self._drop_damaged_results()
+        self._load()
+        whole = self._whole_pages()
+        damaged, self._pages = self._pages[whole:], self._pages[:whole]
+        self._make_views()
+        if damaged:
+            log.warning(
+                "%s: page %d is missing or damaged; %d rows are read again",
+                self._folder, damaged[0].number, sum(page.rows for page in damaged),
+            )  # fmt: skip
+            self._forget(damaged)
+        self._drop_parts(self._damaged_parts())
+        self._sweep()
+
+    def _load(self) -> None:
+        rows = self._run(
+            'SELECT number, file, "rows", bytes, crc32, cursor_key, query_id, query_offset FROM page ORDER BY number'
+        )
+        self._pages = [
+            Page(number, file, count, size, crc, Cursor(key, query_id, offset))
+            for number, file, count, size, crc, key, query_id, offset in rows
+        ]
+        self.staged = sum(page.rows for page in self._pages)
+        last = self._run('SELECT coalesce(max(first_row + "rows"), 0) FROM page')[0][0]
+        self._next_row = max(int(last), int(self._fact("row_floor") or 0))
+
+    def _whole_pages(self) -> int:
+        """How many pages, from the first on, are as they were recorded."""
+        for position, page in enumerate(self._pages):
+            if checksum(self._folder / page.file) != (page.bytes, page.crc32):
+                return position
+        return len(self._pages)
+
+    def _drop_damaged_results(self) -> None:
+        """Results that cannot be read prove nothing: their rows wait to be sent again."""
+        recorded = self._run("SELECT part, file, bytes, crc32 FROM result")
+        damaged = [row[0] for row in recorded if checksum(self._folder / row[1]) != row[2:]]
+        if not damaged:
+            return
+        log.warning("%s: the outcomes of parts %s are missing or damaged; they are sent again", self._folder, damaged)
+        with self._transaction():
+            for number in damaged:
+                self._run("DELETE FROM result WHERE part = ?", number)
+                self._run("DELETE FROM superseded WHERE part = ?", number)
+                self._run("DELETE FROM regained WHERE part = ?", number)
+                self._run("UPDATE part SET state = 'dropped' WHERE number = ?", number)
+            self._set_fact("rounds", "0")
+
+    def _damaged_parts(self) -> list[int]:
+        """Open parts of which the CSV or the slice is not as it was recorded."""
+        recorded = self._run(
+            "SELECT number, file, bytes, crc32, slice_bytes, slice_crc32 FROM part WHERE state = 'cut'"
+        )
+        return [
+            number
+            for number, file, size, crc, slice_size, slice_crc in recorded
+            if checksum(self._folder / file) != (size, crc)
+            or checksum(self._folder / _slice_name(number)) != (slice_size, slice_crc)
+        ]
+
+    def _drop_parts(self, numbers: Sequence[int]) -> None:
+        if not numbers:
+            return
+        log.warning("%s: parts %s are taken back; their rows are sent in others", self._folder, list(numbers))
+        with self._transaction():
+            for number in numbers:
+                self._run("UPDATE part SET state = 'dropped' WHERE number = ? AND state = 'cut'", number)
+            self._set_fact("rounds", "0")
+
+    def _forget(self, pages: Sequence[Page]) -> None:
+        """Takes back the last pages and all that hangs on their rows. Row numbers are never given twice; what was
+        acknowledged of lost rows comes back by key in ``finish_reading``."""
+        first = self._run("SELECT first_row FROM page WHERE number = ?", pages[0].number)[0][0]
+        with self._transaction():
+            self._set_fact("row_floor", str(self._next_row))
+            self._run(
+                """
+                DELETE FROM superseded
+                WHERE EXISTS (
+                    SELECT 1 FROM regained
+                    WHERE regained.part = superseded.part AND regained."row" = superseded."row" AND regained."row" >= ?
+                )
+                """,
+                first,
+            )
+            self._run('DELETE FROM regained WHERE "row" >= ?', first)
+            self._run(
+                f"""
+                INSERT INTO superseded
+                SELECT part, "row", created FROM sent_row AS s WHERE "row" >= ? AND {_STANDS}
+                """,
+                first,
+            )
+            self._run('DELETE FROM exception WHERE "row" >= ?', first)
+            self._run("DELETE FROM page WHERE number >= ?", pages[0].number)
+            self._run("UPDATE part SET state = 'dropped' WHERE state = 'cut'")
+            self._run("DELETE FROM fact WHERE name = 'expected'")
+            self._set_fact("rounds", "0")
+            self._set_fact("lost", "true")
+            self._load()
+            self._make_views()
+
+    def _regain(self) -> None:
+        """Acknowledgements of lost rows, given to the rows that now have their keys; the last word on a key counts."""
+        self._run(
+            """
+            INSERT INTO regained
+            SELECT last.part, s."row", s.key, last.id, last.created
+            FROM staged_row AS s
+            JOIN (
+                SELECT part, key, id, created
+                FROM (SELECT sent_row.* FROM sent_row ANTI JOIN staged_row ON staged_row."row" = sent_row."row")
+                QUALIFY row_number() OVER (PARTITION BY key ORDER BY part DESC, "row" DESC) = 1
+            ) AS last ON last.key = s.key
+            WHERE last.created IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM outcome WHERE outcome."row" = s."row")
+            """
+        )
+        self._run("DELETE FROM fact WHERE name = 'lost'")
+
+    def _sweep(self) -> None:
+        """Removes files that the catalogue does not list."""
+        kept = {page.file for page in self._pages}
+        kept.update(row[0] for row in self._run("SELECT file FROM result"))
+        for part in self.parts(open_only=True):
+            kept.update((part.file, _slice_name(part.number)))
+        for path in self._folder.iterdir():
+            if path.name.endswith(SWEPT) and path.name not in kept:
+                self._disk.remove(path)
+
+    # Views
+
+    def _refresh_views(self) -> None:
+        if self._has_stale_views:
+            self._make_views()
+
+    def _make_views(self) -> None:
+        """Lists the files there are by absolute path, so that the views work from any folder."""
+        pages = self.staged_files()
+        if not self._is_owner and not all(path.exists() for path in pages):
+            pages, self._pages = [], []
+        results = [self._folder / row[0] for row in self._run("SELECT file FROM result ORDER BY part")]
+        statements = VIEWS.substitute(
+            temporary="" if self._is_owner else "TEMPORARY",
+            pages=_files(pages, {**KEY_TYPES, **self._types}),
+            outcomes=_files(results, SENT_TYPES),
+        )
+        self._run(statements)
+        self._has_stale_views = False
+
+    # Cutting
+
+    def _pending(self) -> str:
+        """Staged rows that have no outcome and are in no open part."""
+        selected = 'SELECT s.* FROM staged_row AS s ANTI JOIN exception AS e ON e."row" = s."row"'
+        if self._run("SELECT count(*) FROM result")[0][0]:
+            saved = f"SELECT \"row\" FROM outcome WHERE outcome = '{RowOutcome.SUCCEEDED}'"
+            selected += f' ANTI JOIN ({saved}) AS o ON o."row" = s."row"'
+        return f"({selected}{self._not_open()})"
+
+    def _not_open(self) -> str:
+        return f' ANTI JOIN {self._open_slices()} AS p ON p."row" = s."row"' if self.parts(open_only=True) else ""
+
+    def _open_slices(self) -> str:
+        """Rows of the open parts: part, row, key."""
+        files = [self._slice_file(part) for part in self.parts(open_only=True)]
+        return _files(files, {name: SENT_TYPES[name] for name in ("part", "row", "key")})
+
+    def _order(self, which: Which, keys: pl.DataFrame | None, group_by: str | None) -> None:
+        """The rows to send, in the order of their parents, as the temporary table ``ordered``."""
+        if group_by is not None and group_by not in self._types:
+            raise StateError(f"Rows cannot be put in the order of {group_by}: it is not staged.", hint=FRESH_HINT)
+        parent = "CAST(NULL AS VARCHAR)" if group_by is None else _name(group_by)
+        order = '"row"' if group_by is None else f'{parent} NULLS FIRST, "row"'
+        match which:
+            case "all":
+                selected = f"SELECT * FROM {self._pending()}"
+            case "transient":
+                selected = (
+                    'SELECT s.* FROM staged_row AS s SEMI JOIN (SELECT "row" FROM exception WHERE transient) AS e'
+                    f' ON e."row" = s."row"{self._not_open()}'
+                )
+            case "keys":
+                selected = (
+                    "SELECT s.* FROM staged_row AS s SEMI JOIN wanted AS w ON w.key = s.key"
+                    f" ANTI JOIN (SELECT \"row\" FROM exception WHERE outcome = '{RowOutcome.QUARANTINED}') AS e"
+                    f' ON e."row" = s."row"{self._not_open()}'
+                )
+        sizes = " + ".join(_csv_bytes(name, kind) for name, kind in {"key": "VARCHAR", **self._types}.items())
+        wanted = keys if keys is not None else pl.DataFrame(schema={"key": pl.String})
+        with handed_over(self._database, "wanted", wanted.select("key")):
+            self._run(
+                f"""
+                CREATE OR REPLACE TEMPORARY TABLE ordered AS
+                SELECT *, {parent} AS _parent, {sizes} AS _bytes FROM ({selected}) ORDER BY {order}
+                """
+            )
+
+    def _units(self, part_rows: int, part_bytes: int, heavy_rows: int) -> pl.DataFrame:
+        """The units of ``ordered`` in its order; ``is_heavy`` marks the parents that need parts of their own."""
+        return self._frame(
+            f"""
+            SELECT
+                min(rowid) AS start, count(*) AS "rows", CAST(sum(_bytes) AS BIGINT) AS bytes,
+                _parent IS NOT NULL AND count(*) > 1 AND (count(*) > ? OR sum(_bytes) > ?) AS is_heavy
+            FROM ordered
+            GROUP BY _parent, CASE WHEN _parent IS NULL THEN rowid // {self._unit_rows(part_rows, part_bytes)} END
+            ORDER BY start
+            """,
+            min(heavy_rows, part_rows),
+            part_bytes,
+        )
+
+    def _units_within(self, start: int, stop: int, part_rows: int, part_bytes: int) -> pl.DataFrame:
+        """Rows of one heavy parent as units that may be parted."""
+        return self._frame(
+            f"""
+            SELECT min(rowid) AS start, count(*) AS "rows", CAST(sum(_bytes) AS BIGINT) AS bytes
+            FROM ordered WHERE rowid >= ? AND rowid < ?
+            GROUP BY (rowid - ?) // {self._unit_rows(part_rows, part_bytes)}
+            ORDER BY start
+            """,
+            start,
+            stop,
+            start,
+        )
+
+    def _unit_rows(self, part_rows: int, part_bytes: int) -> int:
+        widest = self._run("SELECT coalesce(max(_bytes), 1) FROM ordered")[0][0]
+        return max(min(part_rows, part_bytes // int(widest)) // UNIT_SHARE, 1)
+
+    def _cut(
+        self, number: int, spans: Sequence[tuple[int, int]], serial: bool, render: Render
+    ) -> tuple[UploadPart, int, int]:
+        """Writes one part's CSV and slice; returns the part, and bytes and crc32 of the slice."""
+        columns = ", ".join(_name(name) for name in (*KEY_TYPES, *self._types))
+        frame = pl.concat(
+            self._frame(f"SELECT {columns} FROM ordered WHERE rowid >= ? AND rowid < ?", *span) for span in spans
+        )
+        file = f"part-{number:05d}.csv"
+        passing = passing_name(self._folder / file)
+        size, crc = render(frame.drop("row"), passing)
+        self._disk.rename(passing, self._folder / file)
+        content = _parquet(frame.select(pl.lit(number, dtype=pl.Int32).alias("part"), "row", "key"))
+        self._disk.write(self._folder / _slice_name(number), content)
+        part = UploadPart(number, self.rounds, frame.height, file, size, crc, serial)
+        return part, len(content), zlib.crc32(content)
+
+    def _last_part(self) -> int:
+        return int(self._run("SELECT coalesce(max(number), 0) FROM part")[0][0])
+
+    def _slice_file(self, part: UploadPart) -> Path:
+        return self._folder / _slice_name(part.number)
+
+    # Outcomes
+
+    def _recorded(self, part: UploadPart, job_id: str) -> Counts | None:
+        """The counts of a part that was accounted for by this very job; raises ``StateError`` if it is not open."""
+        rows = self._run(
+            """
+            SELECT part.state, result.job_id, result.created, result.updated, result.failed, result.unprocessed
+            FROM part LEFT JOIN result ON result.part = part.number WHERE part.number = ?
+            """,
+            part.number,
+        )
+        if not rows or (rows[0][0] != "cut" and rows[0][1] != job_id):
+            was = f"was accounted for by job {rows[0][1]}" if rows and rows[0][1] else "is not one of this range"
+            raise StateError(
+                f"Part {part.number} {was}; the outcomes of job {job_id} cannot be recorded.",
+                hint="Look at its jobs with `sync-pipeline status`, then run the range again.",
+            )
+        if rows[0][0] == "cut":
+            return None
+        created, updated, failed, unprocessed = rows[0][2:]
+        return Counts(part.rows, part.rows, created=created, updated=updated, failed=failed, unprocessed=unprocessed)
+
+    def _take_back_what_stood(self, part: UploadPart, found: Outcomes) -> None:
+        """Earlier words on the rows of this part no longer count. A row that this night created stays "created" when a
+        repair updates it."""
+        with handed_over(self._database, "fresh", found.saved):
+            self._run('DELETE FROM exception WHERE "row" IN (SELECT "row" FROM fresh)')
+            if self._run("SELECT again FROM part WHERE number = ?", part.number)[0][0]:
+                self._run(
+                    f"""
+                    INSERT INTO superseded
+                    SELECT
+                        CASE WHEN s.created AND NOT f.created THEN ? ELSE s.part END,
+                        s."row",
+                        CASE WHEN s.created AND NOT f.created THEN false ELSE s.created END
+                    FROM sent_row AS s
+                    JOIN fresh AS f ON f."row" = s."row"
+                    WHERE {_STANDS}
+                    """,
+                    part.number,
+                )
+
+    def _except(self, refused: pl.DataFrame, job_id: str) -> None:
+        if refused.height == 0:
+            return
+        with handed_over(self._database, "refused", refused):
+            self._run(
+                """
+                INSERT INTO exception
+                SELECT "row", key, outcome, code, message, "column", transient, false, NULL, ?, ? FROM refused
+                """,
+                job_id,
+                self._instant(),
+            )
+
+    # SQL
+
+    def _run(self, sql: str, *parameters: object) -> list[Any]:
+        """All rows of a statement: one that is left open would block the next. Raises ``StateError``."""
+        try:
+            return self._database.execute(sql, list(parameters)).fetchall()
+        except duckdb.Error as error:
+            raise self._failed(error) from None
+
+    def _frame(self, sql: str, *parameters: object) -> pl.DataFrame:
+        """The rows of a SELECT as a frame. Raises ``StateError``."""
+        try:
+            return frame_of(self._database, sql, parameters)
+        except duckdb.Error as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: duckdb.Error) -> StateError:
+        return StateError(
+            f"The catalogue {self._folder / FILE} failed: {error}.",
+            hint="Look at free disk space and at SYNC_DUCKDB_MEMORY, then run the range again.",
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._run("BEGIN TRANSACTION")
+        try:
+            yield
+            self._run("COMMIT")
+        except BaseException:
+            with suppress(StateError):  # a failed commit has ended the transaction already
+                self._run("ROLLBACK")
+            raise
+        log_file = self._folder / f"{FILE}.wal"
+        if log_file.exists():
+            log_file.chmod(0o600)
+
+    def _fact(self, name: str) -> str | None:
+        found = self._run('SELECT "value" FROM fact WHERE name = ?', name)
+        return str(found[0][0]) if found else None
+
+    def _set_fact(self, name: str, value: str) -> None:
+        self._run("INSERT OR REPLACE INTO fact VALUES (?, ?)", name, value)
+
+    def _instant(self) -> datetime:
+        return self._now().astimezone(UTC).replace(tzinfo=None)
+
+    def _page_of(self, row: int) -> str:
+        found = self._run('SELECT file FROM page WHERE ? >= first_row AND ? < first_row + "rows"', row, row)
+        return str(found[0][0])
+
+
+_STANDS: Final = """
+    s.created IS NOT NULL AND NOT EXISTS (SELECT 1 FROM superseded AS x WHERE x.part = s.part AND x."row" = s."row")
+"""
+"""An acknowledgement ``s`` of ``sent_row`` that counts."""
+
+
+def _connect(folder: Path, *, memory: str, is_owner: bool) -> duckdb.DuckDBPyConnection:
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": 1,
+        "memory_limit": memory,
+        "temp_directory": str(folder / SPILL),
+        "preserve_insertion_order": True,
+        # Checkpoints in the midst of reading cost up to 0.7 s each; the commit log is synced at every commit anyway.
+        "checkpoint_threshold": "4GB",
+        "enable_external_file_cache": False,
+        "default_block_size": 16_384,  # a catalogue has few rows in many tables: 60 kB instead of 800
+    }
+    try:
+        return duckdb.connect(str(folder / FILE), read_only=not is_owner, config=config)
+    except duckdb.Error as error:
+        if is_owner:
+            raise StateError(f"The catalogue {folder / FILE} cannot be opened: {error}.", hint=FRESH_HINT) from None
+        raise HeldElsewhere(
+            f"The catalogue {folder / FILE} cannot be opened for reading: {error}.",
+            hint="Is its range being worked on? Wait until it is at rest; see `sync-pipeline status`.",
+        ) from None
+
+
+def _types_of(database: duckdb.DuckDBPyConnection, schema: Mapping[str, pl.DataType]) -> dict[str, str]:
+    """DuckDB's types of the staged columns."""
+    if not schema:
+        return {}
+    with handed_over(database, "sample", pl.DataFrame(schema=dict(schema))):
+        return {row[0]: row[1] for row in database.execute("DESCRIBE SELECT * FROM sample").fetchall()}
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    content = io.BytesIO()
+    frame.write_parquet(content, compression="zstd", compression_level=1, statistics=False)
+    return content.getvalue()
+
+
+def _files(paths: Sequence[Path], types: Mapping[str, str]) -> str:
+    """The rows of these Parquet files; with no file, no rows of these types."""
+    if paths:
+        return f"read_parquet([{', '.join(_literal(str(path.absolute())) for path in paths)}])"
+    columns = ", ".join(f"CAST(NULL AS {kind}) AS {_name(name)}" for name, kind in types.items())
+    return f"(SELECT {columns} WHERE false)"
+
+
+def _slice_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _csv_bytes(name: str, kind: str) -> str:
+    """The most bytes the value can take in a CSV, with its comma: every character of a text may be a quote."""
+    if kind == "VARCHAR":
+        return f"coalesce(2 * strlen({_name(name)}) + 3, 5)"
+    return str(CSV_BYTES.get(kind.partition(" ")[0], OTHER_BYTES))
+
+
+def _text(column: str, kind: str) -> str:
+    """A staged value as text, as the source might have written it."""
+    if kind.startswith("TIMESTAMP"):
+        return f"strftime({column} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%gZ')"
+    return f"CAST({column} AS VARCHAR)"
