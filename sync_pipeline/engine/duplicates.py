@@ -1,0 +1,116 @@
+"""Rows that the target would match as one: which of them is sent, and under which rule the others stay behind.
+
+The plan names the groups across all ranges by one statement; a page adds those it sees itself, because equal keys of the
+source always stand together in one page. Without a declared tie-breaker nobody guesses: unless the rows are equal in
+every mapped column, all of them are quarantined.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from sync_pipeline.domain.keys import KeyRange
+from sync_pipeline.domain.mapping import Mapping
+from sync_pipeline.engine.values import REJECTIONS, reject
+
+DUPLICATE_KEY: Final = "DUPLICATE_KEY"
+EQUAL_DUPLICATE: Final = "EQUAL_DUPLICATE"
+TIE_BREAKER_LOSER: Final = "TIE_BREAKER_LOSER"
+
+SCHEMA: Final = pl.Schema({"key": pl.String, "matched": pl.String, "rows": pl.Int64, "tie": pl.String})
+"""One row for each source key of a group that the target matches as one; ``tie`` is its latest tie-breaker."""
+
+FILE: Final = "duplicates.parquet"
+
+
+def write_groups(groups: pl.DataFrame, folder: Path) -> None:
+    """Keeps the groups the plan found beside the night, for all its ranges."""
+    groups.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(folder / FILE)
+
+
+def groups_in(folder: Path, key_range: KeyRange) -> pl.DataFrame:
+    """Groups with a key in this range, each with what is known of the whole group: ``keys``, ``best`` and ``best_keys``."""
+    file = folder / FILE
+    groups = pl.read_parquet(file) if file.exists() else pl.DataFrame(schema=SCHEMA)
+    best = pl.col("tie").max().over("matched")
+    groups = groups.with_columns(
+        pl.len().over("matched").alias("keys"),
+        best.alias("best"),
+        (pl.col("tie") == best).sum().over("matched").alias("best_keys"),
+    )
+    if key_range.after is not None:
+        groups = groups.filter(pl.col("key") > key_range.after)
+    if key_range.through is not None:
+        groups = groups.filter(pl.col("key") <= key_range.through)
+    return groups.select("key", "keys", "best", "best_keys")
+
+
+def judge(frame: pl.DataFrame, mapping: Mapping, groups: pl.DataFrame) -> pl.DataFrame:
+    """Rejections of one source page (in key order): every row of a group but the one that is sent, if one is."""
+    key = frame[mapping.source_key]
+    beside = (key == key.shift(1)).fill_null(False) | (key == key.shift(-1)).fill_null(False)
+    doubtful = beside | key.is_in(groups["key"].implode()).fill_null(False) if groups.height else beside
+    if not doubtful.any():
+        return pl.DataFrame(schema=REJECTIONS)
+
+    name = mapping.source_key
+    tie = pl.col(mapping.tie_breaker) if mapping.tie_breaker is not None else pl.lit(None, dtype=pl.String)
+    values = pl.struct(f.source for f in mapping.fields)
+    rows = (
+        frame.with_row_index("index")
+        .filter(doubtful)
+        .join(groups, left_on=name, right_on="key", how="left", maintain_order="left")
+        .with_columns(
+            pl.col("keys").fill_null(1),
+            tie.alias("tie_value"),
+            values.alias("row_values"),
+        )
+        .with_columns(
+            # A row may stand for its group when it wins the tie-breaker, or when all rows of the group are equal.
+            pl.when(pl.col("best").is_not_null() & (pl.col("best_keys") == 1))
+            .then((pl.col("tie_value") == pl.col("best")).fill_null(False))
+            .otherwise((pl.col("keys") == 1) & (pl.col("row_values").n_unique().over(name) == 1))
+            .alias("may_win")
+        )
+        .with_columns(
+            (pl.col("row_values").filter(pl.col("may_win")).n_unique() == 1).over(name).alias("one_kind"),
+            pl.col("index").filter(pl.col("may_win")).min().over(name).alias("first"),
+        )
+    )
+    is_decided = pl.col("best").is_not_null() & (pl.col("best_keys") == 1)
+    tied = rows.filter(is_decided & ~pl.col("may_win"))
+    rest = rows.filter(~(is_decided & ~pl.col("may_win")))
+    equal = rest.filter(pl.col("one_kind") & (pl.col("index") != pl.col("first")))
+    undecided = rest.filter(~pl.col("one_kind"))
+    return pl.concat(
+        [
+            reject(
+                frame,
+                undecided["index"],
+                code=DUPLICATE_KEY,
+                message="several rows have this key as the target matches it, and no tie-breaker decides",
+                column=name,
+                set_aside=False,
+            ),
+            reject(
+                frame,
+                equal["index"],
+                code=EQUAL_DUPLICATE,
+                message="an equal row with this key is sent",
+                column=name,
+                set_aside=True,
+            ),
+            reject(
+                frame,
+                tied["index"],
+                code=TIE_BREAKER_LOSER,
+                message=f"another row with this key has a later {mapping.tie_breaker}",
+                column=name,
+                set_aside=True,
+            ),
+        ]
+    )
+

@@ -1,0 +1,53 @@
+"""A thread that says "alive" in the book, hands over the counted API calls, and hears a ``stop``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+
+from sync_pipeline.engine.walls import Walls
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+"""How often a running range is marked alive; a reader calls it dead after several of these."""
+STOP_SECONDS = 1.0
+"""How soon a stop of the night is heard; `stop` promises ten seconds for everything."""
+
+
+class Heartbeat:
+    """Beats for the ranges that run in this process, as long as the ``with`` block lasts."""
+
+    def __init__(self, walls: Walls, plan_id: str) -> None:
+        self._walls = walls
+        self._plan_id = plan_id
+        self._running: set[str] = set()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._walls.meter.belongs_to(self._plan_id)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end.set()
+        self._thread.join()
+        self._walls.meter.flush()
+
+    def add(self, partition: str) -> None:
+        self._running.add(partition)
+
+    def remove(self, partition: str) -> None:
+        self._running.discard(partition)
+
+    def _beat(self) -> None:
+        next_beat = 0.0
+        while not self._end.wait(STOP_SECONDS):
+            if self._walls.book.is_stopped(self._plan_id):
+                self._walls.interruption.interrupt("`sync-pipeline stop` was called")
+            if self._walls.clock() >= next_beat:
+                self._walls.book.beat(self._plan_id, tuple(self._running))
+                self._walls.meter.flush()
+                next_beat = self._walls.clock() + BEAT_SECONDS
