@@ -1,0 +1,196 @@
+"""One call as the functions behind the routes see it, and what they answer.
+
+A function behind a route is ``def create_job(call: Call) -> httpx.Response``; it raises ``Refused`` for an error answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import httpx
+import msgspec
+
+from sync_pipeline.simulated_org.state import Org
+
+Door = Literal["open", "session", "core", "tenant"]
+"""What a route asks for: nothing; a token; a token and one API call; a token of the Data Cloud host."""
+
+JSON_TYPE: Final = "application/json;charset=UTF-8"
+PIECE_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Session:
+    """Whom a token belongs to."""
+
+    token: str
+    client: str
+    user_id: str
+    dataspace: str = "default"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that found its route. ``parts`` are the named groups of the route's pattern, percent-decoded."""
+
+    org: Org
+    request: httpx.Request
+    parts: Mapping[str, str]
+    query: Mapping[str, str]
+    """The query string; of a repeated name the last value counts."""
+    session: Session
+    version: str = ""
+    """API version in the path, such as ``66.0``; empty outside ``/services/data/vNN.0``."""
+    base_url: str = ""
+    """Scheme and host as the client wrote them, without a slash at the end."""
+
+    @property
+    def headers(self) -> httpx.Headers:
+        return self.request.headers
+
+    @property
+    def media_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it arrives; for large bodies, once only."""
+        stream = self.request.stream
+        if not isinstance(stream, httpx.SyncByteStream):
+            raise TypeError("an asynchronous body cannot be read here")
+        yield from stream
+
+    @cached_property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.pieces())
+
+    @cached_property
+    def json(self) -> Any:
+        """The body as JSON. Raises ``Refused`` (400 JSON_PARSER_ERROR) when it is not."""
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Refused(400, "JSON_PARSER_ERROR", f"Unexpected content in the request body: {error}") from None
+
+
+Function = Callable[[Call], httpx.Response]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of the route table: ``pattern`` must match the whole path, in any letter case, without its last slash."""
+
+    method: str
+    pattern: str
+    function: Function
+    door: Door = "core"
+
+
+class Refused(Exception):
+    """An error of the REST API: an array of one object.
+
+    Status Codes and Error Responses:
+    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, fields: Iterable[str] | None = None) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.fields = None if fields is None else list(fields)
+
+    def answer(self) -> httpx.Response:
+        error: dict[str, object] = {"message": self.message, "errorCode": self.code}
+        if self.fields is not None:
+            error["fields"] = self.fields
+        return json_answer([error], status=self.status)
+
+
+class TenantRefused(Exception):
+    """An error of the Data Cloud host, or of the login: an object with a shape of its own."""
+
+    def __init__(self, status: int, body: Mapping[str, object]) -> None:
+        super().__init__(f"{status} {body}")
+        self.status = status
+        self.body = body
+
+    def answer(self) -> httpx.Response:
+        return json_answer(self.body, status=self.status)
+
+
+class ConnectionCut(httpx.ReadError):
+    """The connection breaks here without a word. A client at the embedded door sees just this; the TCP door hangs up."""
+
+
+def json_answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """An answer in JSON."""
+    return bytes_answer(msgspec.json.encode(body), JSON_TYPE, status=status, headers=headers)
+
+
+def bytes_answer(
+    body: bytes, content_type: str, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """An answer whose body is at hand."""
+    return httpx.Response(status, headers={"Content-Type": content_type, **(headers or {})}, content=body)
+
+
+def empty_answer(status: int = 204) -> httpx.Response:
+    """An answer without a body."""
+    return httpx.Response(status, headers={"Content-Length": "0"})
+
+
+def stream_answer(
+    pieces: Iterator[bytes],
+    content_type: str,
+    *,
+    length: int | None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> httpx.Response:
+    """An answer made while it is sent; without ``length`` it is sent in chunks."""
+    size = {} if length is None else {"Content-Length": str(length)}
+    return httpx.Response(
+        status, headers={"Content-Type": content_type, **size, **(headers or {})}, stream=Pieces(pieces)
+    )
+
+
+def file_answer(
+    path: Path, content_type: str, *, start: int = 0, length: int | None = None, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """A file, or a slice of it, sent piece by piece. The file may be removed as soon as this has returned."""
+    file = path.open("rb")
+    size = os.fstat(file.fileno()).st_size - start if length is None else length
+
+    def pieces() -> Iterator[bytes]:
+        with file:
+            file.seek(start)
+            left = size
+            while left > 0:
+                piece = file.read(min(left, PIECE_BYTES))
+                if not piece:
+                    return
+                left -= len(piece)
+                yield piece
+
+    return stream_answer(pieces(), content_type, length=size, headers=headers)
+
+
+@dataclass
+class Pieces(httpx.SyncByteStream):
+    """A body out of an iterator."""
+
+    pieces: Iterator[bytes] = field(repr=False)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.pieces
+
+    def close(self) -> None:
+        close = getattr(self.pieces, "close", None)
+        if close is not None:
+            close()
