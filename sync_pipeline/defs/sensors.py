@@ -1,0 +1,82 @@
+"""The sensor that keeps a night going: it looks at the book, asks ``decide`` and does what it answers."""
+
+import dagster as dg
+
+from sync_pipeline.defs.assets import PLAN_ID_TAG
+from sync_pipeline.defs.jobs import ONE_RUN, measure, sync_range
+from sync_pipeline.defs.partitions import RANGES, compare
+from sync_pipeline.defs.resources import SyncResource
+from sync_pipeline.defs.runs import measure_run, range_runs, run_key
+from sync_pipeline.domain.errors import UserError
+
+TICK_SECONDS = 15
+
+
+@dg.sensor(
+    jobs=[sync_range, measure],
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Keeps the newest night going: mirrors its plan into the partitions, starts the runs of its ranges, reports dead "
+        "ones, has the org measured after the last range, repairs what drifts, and writes the verdict. Each tick tells "
+        "the night in one line. It keeps no cursor and calls no org: all it needs is in SYNC_HOME."
+    ),
+)
+def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorResult | dg.SkipReason:
+    from sync_pipeline.engine.night import Launch, Measure, ReportDead, apply, decide, view_of
+
+    instance = context.instance
+    requests: list[dg.RunRequest] = []
+    try:
+        with sync.walls_without_org() as walls:
+            newest = walls.book.newest()
+            if newest is None:
+                return dg.SkipReason("There is no night yet. Materialize `opportunity_ranges` to start one.")
+            measuring = measure_run(instance, newest)
+            view = view_of(
+                walls,
+                newest.plan_id,
+                runs=range_runs(instance, newest, walls.book.ranges(newest.plan_id)),
+                measure_run=measuring,
+            )
+            decision = decide(view)
+            for action in decision.actions:
+                match action:
+                    case Launch(partition, number):
+                        requests.append(
+                            dg.RunRequest(
+                                run_key=run_key(newest.plan_id, partition, number),
+                                job_name=sync_range.name,
+                                partition_key=partition,
+                                tags={PLAN_ID_TAG: newest.plan_id, **ONE_RUN},
+                            )
+                        )
+                    case Measure():
+                        number = measuring.runs + 1 if measuring is not None else 1
+                        requests.append(
+                            dg.RunRequest(
+                                run_key=run_key(newest.plan_id, "measure", number),
+                                job_name=measure.name,
+                                tags={PLAN_ID_TAG: newest.plan_id, **ONE_RUN},
+                            )
+                        )
+                    case ReportDead(partition, run_id):
+                        run = instance.get_run_by_id(run_id)
+                        if run is not None and not run.is_finished:
+                            instance.report_run_failed(run, f"Nobody works on range {partition} any more: its process died.")
+                    case _:
+                        apply(walls, newest, action)
+            mirroring = compare(instance, newest.plan)
+    except UserError as error:
+        return dg.SkipReason(f"Nothing is started: {error}")
+    line = f"Night {newest.plan_id}: {decision.line}"
+    changes = [
+        *([RANGES.build_add_request(mirroring.missing)] if mirroring.missing else []),
+        *([RANGES.build_delete_request(mirroring.stale)] if mirroring.stale else []),
+    ]
+    context.log.info(line)
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else dg.SkipReason(line),
+        dynamic_partitions_requests=changes,
+    )
