@@ -163,8 +163,15 @@ def identify(settings: Settings, session: Session, soql: Soql, home: Home) -> Or
 def _embedded_org(home: Home, *, log_in: bool) -> httpx.BaseTransport:
     """The simulated org in SYNC_HOME. Raises ``MappingError`` when it is about to be asked and was never seeded."""
     from sync_pipeline.simulated_org.app import OrgTransport
+    from sync_pipeline.simulated_org.seed import is_seeded
 
-    return OrgTransport(home.area.simulated_org)
+    folder = home.area.simulated_org
+    if log_in and not is_seeded(folder):
+        raise MappingError(
+            f"The simulated org in {folder} has no source object yet.",
+            hint="Fill it with `sync-pipeline org seed --rows 200000`, or set SALESFORCE_LOGIN_URL for a real one.",
+        )
+    return OrgTransport(folder)
 
 
 def _check_only_simulated(home: Home, org_id: str) -> None:

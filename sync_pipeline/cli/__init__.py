@@ -124,18 +124,23 @@ def _add_org(verbs: Any) -> None:
     )
     serve.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
     serve.add_argument("--port", type=_port, default=0, help="default: any free one")
-    serve.add_argument("--client-id", default="simulated", help="accepted client id, default simulated")
-    serve.add_argument("--client-secret", default="simulated", help="accepted client secret, default simulated")
+    serve.add_argument("--client-id", metavar="ID", help="accept this client id too, default simulated")
+    serve.add_argument("--client-secret", metavar="SECRET", help="its secret, default the same text as the id")
 
     seed = _add(verbs, "seed", _org_seed, "fill the source object with rows by formula")
     seed.add_argument("--rows", type=_rows, default=None, metavar="N", help="rows of the source object, default 200000")
     seed.add_argument("--keys", choices=("dense", "clustered", "mixed"), default="dense", help="how keys are spread")
     seed.add_argument("--hot-parents", type=_share, default=0.0, metavar="SHARE", help="share of rows on few accounts")
+    seed.add_argument("--in-org", type=_share, default=0.0, metavar="SHARE", help="share that the CRM holds already, 0")
+    seed.add_argument("--null-keys", type=_rows, default=0, metavar="N", help="rows without a key, default 0")
+    seed.add_argument("--duplicate-keys", type=_rows, default=0, metavar="N", help="rows with another's key, default 0")
     seed.add_argument("--seed", type=int, default=1, metavar="N", help="another number gives other values, default 1")
     seed.add_argument("--next-night", action="store_true", help="when it is filled already, change some rows instead")
     seed.add_argument(
         "--change", type=_share, default=0.02, metavar="SHARE", help="share that --next-night changes, 0.02"
     )
+    seed.add_argument("--insert", type=_share, default=0.0, metavar="SHARE", help="new rows of --next-night, default 0")
+    seed.add_argument("--delete", type=_share, default=0.0, metavar="SHARE", help="rows it takes away, default 0")
 
     reset = _add(verbs, "reset", _org_reset, "throw the simulated org away")
     reset.add_argument("--yes", action="store_true", help="do not ask")

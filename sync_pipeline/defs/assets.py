@@ -90,7 +90,7 @@ class RangeRun(dg.Config):
 )
 def opportunity_ranges(
     context: dg.AssetExecutionContext, config: PlanRun, sync: SyncResource
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """The plan of a night: the source is counted and cut into key ranges of about equal size.
 
     **Materialize this to start a night now.** It reads the source, writes nothing to the org, and continues a night
@@ -126,7 +126,7 @@ def opportunity_ranges(
 )
 def opportunities_synced(
     context: dg.AssetExecutionContext, config: RangeRun, sync: SyncResource
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """One range of keys, read from Data Cloud, staged on disk, upserted into Salesforce and accounted for row by row.
 
     Each partition is one range of the newest plan. **A run may be started, cancelled and repeated at any time**: it goes
@@ -144,18 +144,23 @@ def opportunities_synced(
     with told_as_failure(), sync.walls() as walls:
         night = night_of(walls, partition)
         context.instance.add_run_tags(context.run_id, {PLAN_ID_TAG: night.plan_id})
+        started = walls.clock()
         try:
             entry = run_range(walls, night.plan_id, partition, start=config.start, run_id=context.run_id)
         except Drift:
-            log_failed(context, range_findings(walls.book.range(night.plan_id, partition)))
+            drifting = walls.book.range(night.plan_id, partition)
+            if drifting is not None:
+                log_failed(context, range_findings(drifting))
             raise
         jobs = walls.book.jobs(night.plan_id, partition=partition)
         findings = range_findings(entry)
         # A failed error check alone would leave the partition green: its materialisation is recorded before the check.
         if failed := log_failed(context, findings):
-            raise Drift("; ".join(finding.message for finding in failed), hint="Run the range again with `start: fresh`.")
+            raise Drift(
+                "; ".join(finding.message for finding in failed), hint="Run the range again with `start: fresh`."
+            )
         return dg.MaterializeResult(
-            metadata=metadata.of_range(night, entry, jobs),
+            metadata=metadata.of_range(night, entry, jobs, seconds=walls.clock() - started),
             check_results=[result_of(finding, SYNCED) for finding in findings],
         )
 
@@ -175,7 +180,9 @@ def unknown_partition(partition: str, night: NightEntry, nights: Sequence[NightE
     known = next((found for other in nights if (found := other.plan.range(partition)) is not None), None)
     if known is None:
         ranges = ", ".join(planned.partition for planned in night.plan)
-        return StateError(f"No night ever had a range {partition}.", hint=f"The ranges of the newest plan are {ranges}.")
+        return StateError(
+            f"No night ever had a range {partition}.", hint=f"The ranges of the newest plan are {ranges}."
+        )
     covering = ", ".join(f"{planned.partition} ({planned.range})" for planned in night.plan.covering(known.range))
     return StateError(
         f"The newest plan {night.plan_id} has no range {partition} ({known.range}) any more.",
@@ -191,7 +198,7 @@ def unknown_partition(partition: str, night: NightEntry, nights: Sequence[NightE
     deps=[opportunities_synced, TARGET],
     check_specs=NIGHT_CHECKS,
 )
-def sync_reconciliation(context: dg.AssetExecutionContext, sync: SyncResource) -> dg.MaterializeResult:
+def sync_reconciliation(context: dg.AssetExecutionContext, sync: SyncResource) -> dg.MaterializeResult[None]:
     """One measurement of the newest night: the org is read back and held against what was staged, value by value.
 
     The sensor `night` starts it after the last range, and again after each repair. Running it by hand does no harm: it

@@ -202,8 +202,8 @@ def report(night: NightEntry, entries: Sequence[RangeEntry], measurement: Measur
         ("changed at the source since they were staged", measurement.changed_since),
     ]
     lines = [
-        f"**{headline(measurement)}** Night {night.plan_id}, {night.plan.org}, measured by {measurement.level} "
-        f"at {measurement.measured_at:%Y-%m-%d %H:%M:%S} UTC.",
+        (f"**{headline(measurement)}** Night {night.plan_id}, {night.plan.org}, measured by {measurement.level} "
+        f"at {measurement.measured_at:%Y-%m-%d %H:%M:%S} UTC."),
         "",
         "| rows | |",
         "|---|---:|",

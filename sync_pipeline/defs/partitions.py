@@ -7,7 +7,8 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from sync_pipeline.domain.plan import Plan
 
-RANGES = dg.DynamicPartitionsDefinition(name="opportunity_range")
+RANGES_NAME = "opportunity_range"
+RANGES = dg.DynamicPartitionsDefinition(name=RANGES_NAME)
 
 PARTITION_TAG = "dagster/partition"
 
@@ -37,7 +38,7 @@ def compare(instance: dg.DagsterInstance, plan: Plan) -> Mirroring:
     its work), so nothing is stale while any range is active or any backfill is open.
     """
     planned = [planned.partition for planned in plan]
-    known = instance.get_dynamic_partitions(RANGES.name)
+    known = instance.get_dynamic_partitions(RANGES_NAME)
     stale = [key for key in known if key not in set(planned)]
     return Mirroring(
         missing=[key for key in planned if key not in set(known)],
@@ -49,8 +50,8 @@ def mirror(instance: dg.DagsterInstance, plan: Plan) -> None:
     """Makes the partitions the ranges of the plan, as far as ``compare`` allows."""
     mirroring = compare(instance, plan)
     for key in mirroring.stale:
-        instance.delete_dynamic_partition(RANGES.name, key)
-    instance.add_dynamic_partitions(RANGES.name, mirroring.missing)
+        instance.delete_dynamic_partition(RANGES_NAME, key)
+    instance.add_dynamic_partitions(RANGES_NAME, mirroring.missing)
 
 
 def is_quiet(instance: dg.DagsterInstance) -> bool:

@@ -30,9 +30,20 @@ class SyncResource(dg.ConfigurableResource[None]):
     @contextmanager
     def walls(self) -> "Iterator[Walls]":
         """Everything the engine works with. Logs in to the org; raises a ``UserError`` when that is refused."""
+        with self._opened(log_in=True) as walls:
+            yield walls
+
+    @contextmanager
+    def walls_without_org(self) -> "Iterator[Walls]":
+        """The same without a login: enough to decide what comes next."""
+        with self._opened(log_in=False) as walls:
+            yield walls
+
+    @contextmanager
+    def _opened(self, *, log_in: bool) -> "Iterator[Walls]":
         from sync_pipeline.wiring import open_walls
 
-        walls = open_walls(self.settings())
+        walls = open_walls(self.settings(), log_in=log_in)
         try:
             yield walls
         finally:

@@ -63,14 +63,16 @@ def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorR
                     case ReportDead(partition, run_id):
                         run = instance.get_run_by_id(run_id)
                         if run is not None and not run.is_finished:
-                            instance.report_run_failed(run, f"Nobody works on range {partition} any more: its process died.")
+                            instance.report_run_failed(
+                                run, f"Nobody works on range {partition} any more: its process died."
+                            )
                     case _:
                         apply(walls, newest, action)
             mirroring = compare(instance, newest.plan)
     except UserError as error:
         return dg.SkipReason(f"Nothing is started: {error}")
     line = f"Night {newest.plan_id}: {decision.line}"
-    changes = [
+    changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
         *([RANGES.build_add_request(mirroring.missing)] if mirroring.missing else []),
         *([RANGES.build_delete_request(mirroring.stale)] if mirroring.stale else []),
     ]

@@ -23,7 +23,7 @@ from sync_pipeline.domain.night import JobEntry
 from sync_pipeline.domain.plan import Plan, PlannedRange
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.salesforce.bulk import TRANSIENT_CODES, render_csv
-from sync_pipeline.staging.range_store import RangeStore
+from sync_pipeline.staging.range_store import RangeStore, Which
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Loader:
             self._cut(which="transient", serial=tried + 1 == policy.retry_rounds)
         self._store.settle()
 
-    def _cut(self, *, which: str, serial: bool, keys: pl.DataFrame | None = None) -> None:
+    def _cut(self, *, which: Which, serial: bool, keys: pl.DataFrame | None = None) -> None:
         """Puts the rows in parent order and writes them as CSV parts, all of a round at once."""
         policy = self._walls.policy
         halvings = self._store.rounds if which == "transient" else 0
@@ -165,7 +165,9 @@ class Loader:
                     job = self._walls.bulk.create()
                 except WireError as error:
                     last = error
-                    abort_orphans(self._walls, self._walls.book.jobs(self._plan.plan_id, partition=self._planned.partition))
+                    abort_orphans(
+                        self._walls, self._walls.book.jobs(self._plan.plan_id, partition=self._planned.partition)
+                    )
                     self._walls.book.job_over(intent, "dropped")
                     continue
                 self._walls.book.job_created(intent, job.id)

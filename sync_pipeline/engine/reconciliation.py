@@ -343,7 +343,7 @@ class _Measuring:
             drift = mark_changed(self._walls, self._equality, drift, present)
         was_missing = doubtful.filter(pl.col("kind") == Kind.MISSING)["key"].implode()
         still_missing = drift.filter(pl.col("finding") == Kind.MISSING)["key"]
-        self._tally.turned_up += len(was_missing.item()) - still_missing.is_in(was_missing).sum()
+        self._tally.turned_up += len(was_missing.item()) - int(still_missing.is_in(was_missing).sum())
         self._count_drift(drift.sort("key", maintain_order=True))
 
     def _count_unsent(self, frame: pl.DataFrame) -> None:

@@ -94,7 +94,7 @@ class Answer:
             received += len(chunk)
             yield chunk
         announced = self.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) != received:
+        if announced.isascii() and announced.isdigit() and int(announced) != received:
             raise BadAnswer(f"an answer cut off after {received} of {announced} bytes")
 
 
@@ -148,12 +148,11 @@ def csv_into(file: IO[bytes], *, between: Callable[[], None]) -> Callable[[Answe
 class _ErrorObject(msgspec.Struct):
     """The union of what the core host, the token endpoints, the tenant host and its gateway say in an error."""
 
-    errorCode: str = ""
-    message: str = ""
-    error: str = ""
-    error_description: str = ""
-    internalErrorCode: str = ""
-    details: msgspec.Raw = msgspec.Raw(b"null")
+    errorCode: str | None = None
+    message: str | None = None
+    error: str | None = None
+    error_description: str | None = None
+    internalErrorCode: str | None = None
 
 
 def read_complaint(body: bytes) -> Complaint:
@@ -167,13 +166,13 @@ def read_complaint(body: bytes) -> Complaint:
 
 
 def _unreadable(body: bytes) -> Complaint:
-    start = body[:200].decode("utf-8", "replace")
-    return Complaint(code="", message="" if "<" in start else " ".join(start.split()))
+    text = body.decode("utf-8", "replace")
+    return Complaint(code="", message="" if "<" in text[:200] else " ".join(text.split()))
 
 
 def _unwrapped(error: _ErrorObject) -> Complaint:
-    code = error.errorCode or error.error or error.internalErrorCode
-    message = error.message or error.error_description
+    code = error.errorCode or error.error or error.internalErrorCode or ""
+    message = error.message or error.error_description or ""
     if message.lstrip().startswith("{"):
         try:
             inner = msgspec.json.decode(message, type=_ErrorObject)
@@ -189,7 +188,7 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
     inflate = zlib.decompressobj(wbits=31)
     has_data = False
     for chunk in chunks:
-        pending, has_data = chunk, True
+        pending, has_data = chunk, has_data or bool(chunk)
         while pending:
             if inflate.eof:  # a gzip body may be several members one after the other
                 inflate = zlib.decompressobj(wbits=31)

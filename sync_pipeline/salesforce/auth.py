@@ -7,13 +7,13 @@ Data Cloud token exchange: https://developer.salesforce.com/docs/data/data-cloud
 
 from __future__ import annotations
 
-import ipaddress
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import msgspec
 
 from sync_pipeline.domain.errors import CredentialsError, SettingsError
+from sync_pipeline.domain.origin import origin
 from sync_pipeline.domain.secret import Secret
 
 TOKEN_PATH = "/services/oauth2/token"
@@ -103,39 +103,8 @@ class TokenAnswer(msgspec.Struct):
     id: str = ""
     expires_in: float | None = None
 
-
-def origin(url: str) -> str:
-    """``scheme://host[:port]`` of a URL a token may be sent to: https, or plain http for a loopback host.
-
-    Raises ``ValueError`` for anything else, and for user names, paths, queries or fragments in it.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if not host or any(letter.isspace() or letter == "\\" for letter in url):
-        raise ValueError("is not a URL")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a user name")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("must end after the host name")
-    if parts.scheme not in ("http", "https"):
-        raise ValueError("is neither https nor http")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("is plain http, which is allowed for a loopback host alone")
-    name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}" + (f":{port}" if port is not None else "")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host name means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    def __repr__(self) -> str:
+        return "TokenAnswer(***)"
 
 
 def token_form(login: Login, *, now: float) -> dict[str, str]:
@@ -160,14 +129,15 @@ def exchange_form(token: Token, dataspace: str) -> dict[str, str]:
 
 
 def read_token(answer: TokenAnswer) -> Token:
-    """The token of an answer. Raises ``CredentialsError`` when it names no org, or a URL no token may be sent to."""
+    """The token of an answer. Raises ``CredentialsError`` when it names no org, or a URL no token may be sent to, or is no
+    token at all."""
     parts = answer.id.rstrip("/").split("/")
     named_in_id = len(parts) >= 3 and parts[-3] == "id"
     org_id = parts[-2] if named_in_id else answer.access_token.partition("!")[0]
     if not (org_id.startswith("00D") and org_id.isalnum()):
         raise CredentialsError("The login's answer does not name its org.", hint="Check SALESFORCE_LOGIN_URL.")
     return Token(
-        access_token=Secret(answer.access_token),
+        access_token=_bearer(answer.access_token),
         instance_url=_believed(answer.instance_url),
         org_id=org_id,
         user_id=parts[-1] if named_in_id else "",
@@ -178,13 +148,23 @@ def read_tenant_token(answer: TokenAnswer, *, asked_at: float) -> TenantToken:
     """The tenant token of an answer; documents show its URL with scheme, connectors expect it without."""
     url = answer.instance_url if "://" in answer.instance_url else f"https://{answer.instance_url}"
     seconds = TENANT_TOKEN_SECONDS if answer.expires_in is None else answer.expires_in
-    return TenantToken(Secret(answer.access_token), _believed(url), expires_at=asked_at + seconds)
+    return TenantToken(_bearer(answer.access_token), _believed(url), expires_at=asked_at + seconds)
 
 
 def next_step(code: str, description: str) -> str:
     """What a person can do about a refused login."""
     text = f"{code} {description}".lower()
     return next((step for part, step in NEXT_STEPS if part in text), "Check the SALESFORCE_* settings with `doctor`.")
+
+
+def _bearer(text: str) -> Secret:
+    # Refused here, because the error of a header that cannot be sent would show the token.
+    if not re.fullmatch(r"[!-~]+", text):
+        raise CredentialsError(
+            "The login's answer holds no token that can be sent.",
+            hint="Check SALESFORCE_LOGIN_URL, and who answers there.",
+        )
+    return Secret(text)
 
 
 def _believed(url: str) -> str:

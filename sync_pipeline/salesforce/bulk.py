@@ -13,17 +13,24 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 import polars as pl
 
-from sync_pipeline.domain.errors import JobStuck, RequestRefused, RightsError, WireError
+from sync_pipeline.domain.errors import (
+    CredentialsError,
+    JobStuck,
+    LimitExceeded,
+    RequestRefused,
+    RightsError,
+    WireError,
+)
 from sync_pipeline.domain.ledger import IngestJob, JobState
 from sync_pipeline.domain.mapping import Mapping
 from sync_pipeline.salesforce.answer import Answer, BadAnswer, as_json, csv_into, nothing
 from sync_pipeline.salesforce.csv_results import read_frames
-from sync_pipeline.salesforce.csv_upload import render_csv as render_csv
+from sync_pipeline.salesforce.csv_upload import render_csv as render_csv  # noqa: PLC0414  (handed on to the engine)
 from sync_pipeline.salesforce.session import Session, path_part
 
 log = logging.getLogger(__name__)
@@ -135,16 +142,18 @@ class Bulk:
 
     def close(self, job_id: str) -> IngestJob:
         """Hands the job over to be processed. On a lost or odd answer the job's own state tells what happened."""
-        for attempt in range(1, CLOSE_TRIES + 1):
+        attempt = 1
+        while True:
             try:
                 return self._change(job_id, JobState.UPLOAD_COMPLETE, repeat=False)
-            except (WireError, RequestRefused):
+            except (WireError, RequestRefused) as error:
                 job = self.info(job_id)
                 if job.state is not JobState.OPEN:
                     return job
-                if attempt == CLOSE_TRIES:
+                if attempt == CLOSE_TRIES or isinstance(error, RequestRefused):
                     raise
-        raise JobStuck(f"Job {job_id} could not be closed.", hint="Run the range again.")
+            self._session.sleep(POLL_SECONDS * 2**attempt)
+            attempt += 1
 
     def abort(self, job_id: str) -> IngestJob:
         """Aborts the job; one that has already ended stays as it is."""
@@ -170,10 +179,10 @@ class Bulk:
                 "GET", "/jobs/ingest", endpoint="ingest list", params=params, read=as_json(JobsJson)
             )
             yield from (_job(record) for record in page.records if record.state in set(JobState))
-            if page.done or page.nextRecordsUrl is None:
+            if page.done:
                 return
             # Only the locator is taken from the URL, never the URL itself.
-            locator = next(iter(parse_qs(urlsplit(page.nextRecordsUrl).query).get("queryLocator", [])), "")
+            locator = next(iter(parse_qs((page.nextRecordsUrl or "").partition("?")[2]).get("queryLocator", [])), "")
             if not locator or locator in seen or len(seen) >= JOB_PAGES_MAX:
                 raise WireError("The list of ingest jobs does not come to an end.", hint="Try again.")
             seen.add(locator)
@@ -283,7 +292,7 @@ class Bulk:
                 )
                 locator = headers.get("sforce-locator", "")
                 announced = headers.get("sforce-numberofrecords", "")
-                if not locator or locator in seen or not announced.isdigit():
+                if not locator or locator in seen or not re.fullmatch(r"[0-9]{1,15}", announced):
                     raise WireError(
                         f"Query job {job_id}: a page without a usable locator or count.", hint="Run it again."
                     )
@@ -299,7 +308,7 @@ class Bulk:
             except RequestRefused:
                 self._session.send("PATCH", path, endpoint="query job", json={"state": "Aborted"}, read=nothing)
                 self._session.send("DELETE", path, endpoint="query job", read=nothing)
-        except (WireError, RequestRefused, RightsError) as error:
+        except (WireError, RequestRefused, RightsError, LimitExceeded, CredentialsError) as error:
             log.debug("query job %s was not deleted: %s", job_id, error.message)
 
     def _spooled(self) -> IO[bytes]:
@@ -315,19 +324,6 @@ def selected(soql: str) -> list[str]:
     if found is None:
         raise ValueError(f"not a query: {soql[:80]!r}")
     return [column.strip() for column in found[1].split(",")]
-
-
-def split_error(text: str) -> tuple[str, str, str]:
-    """``sf__Error`` in its three parts: code, message, fields. Its form is ``CODE:message:FIELDS --``; messages may hold
-    colons, so the code ends at the first one and the fields start at the last."""
-    code, colon, rest = text.partition(":")
-    if not colon or not re.fullmatch(r"[A-Z][A-Z0-9_]*", code):
-        return "UNKNOWN", text.strip(), ""
-    rest = rest.strip().removesuffix("--").rstrip()
-    message, colon, fields = rest.rpartition(":")
-    if colon and re.fullmatch(r"\s*(?:[A-Za-z]\w*(?:\s*,\s*[A-Za-z]\w*)*)?\s*", fields):
-        return code, message.strip(), fields.strip()
-    return code, rest.strip(), ""
 
 
 def _named(frames: Iterator[pl.DataFrame], names: list[str]) -> Iterator[pl.DataFrame]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
 from sync_pipeline.domain.errors import (
+    CredentialsError,
+    LimitExceeded,
     MappingError,
     PlanRefused,
     RequestRefused,
@@ -122,7 +124,7 @@ class DataCloud:
             "max_key": f"max({self._key})",
         }
         sql = f"SELECT {_cast(columns)} {self._source(parameters)}"
-        row = self._table(Statement(sql, parameters, tuple(columns))).row(0, named=True)
+        row = self._row(Statement(sql, parameters, tuple(columns)))
         rows = int(row["rows"])
         return SourceProfile(
             rows=rows,
@@ -174,7 +176,7 @@ class DataCloud:
         parameters: dict[str, str] = {}
         where = self._within(key_range, parameters, suffix="", with_null_keys=key_range.is_first)
         sql = f"SELECT {_cast({'n': 'count(*)'})} {self._source(parameters, where)}"
-        return int(self._table(Statement(sql, parameters, ("n",))).item())
+        return int(self._row(Statement(sql, parameters, ("n",)))["n"])
 
     def duplicates(self, *, fold_case: bool) -> pl.DataFrame:
         """Keys that the target would take for one and the same row, by one statement.
@@ -324,7 +326,12 @@ class DataCloud:
                     f"The statement {progress.query_id} over {self._object} still runs after {self._deadline_seconds:.0f} s.",
                     hint="Look at the load on Data Cloud; the run can be repeated.",
                 )
-            progress = self._queries.poll(progress.query_id)
+            try:
+                progress = self._queries.poll(progress.query_id)
+            except RequestRefused as error:
+                if error.status == 404:  # lost while it ran; a statement that fails answers otherwise
+                    raise _gone(progress.query_id, error) from None
+                raise
             if not progress.is_complete:
                 # The org held the look for up to 10 s; only what is missing to the pause is waited here.
                 self._session.sleep(max(0.0, pause - (self._session.clock() - asked_at)))
@@ -360,11 +367,18 @@ class DataCloud:
         empty = pl.DataFrame(schema=dict.fromkeys(statement.columns, pl.String))
         return pl.concat([empty, *(rows.frame for rows in self._stored(statement))], rechunk=False)
 
+    def _row(self, statement: Statement) -> dict[str, Any]:
+        """The one row of a statement that counts."""
+        table = self._table(statement)
+        if table.height != 1:
+            raise WireError(f"A count over {self._object} came back with {table.height} rows.", hint="Run it again.")
+        return table.row(0, named=True)
+
     def _drop(self, query_id: str) -> None:
         """Deletes a stored result; one that stays behind is only a waste of the org's memory for a day."""
         try:
             self._queries.drop(query_id)
-        except (WireError, RequestRefused, RightsError) as error:
+        except (WireError, RequestRefused, RightsError, LimitExceeded, CredentialsError) as error:
             log.debug("the stored result %s was not deleted: %s", query_id, error.message)
 
     # The texts of statements.

@@ -23,7 +23,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Any, Literal, NoReturn, Self, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 import httpx
 import msgspec
@@ -38,6 +38,7 @@ from sync_pipeline.domain.errors import (
     Unreachable,
     WireError,
 )
+from sync_pipeline.domain.origin import is_loopback
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.salesforce.answer import Answer, BadAnswer, as_json
 from sync_pipeline.salesforce.auth import (
@@ -48,7 +49,6 @@ from sync_pipeline.salesforce.auth import (
     Token,
     TokenAnswer,
     exchange_form,
-    is_loopback,
     next_step,
     read_tenant_token,
     read_token,
@@ -76,6 +76,8 @@ TENANT_TOKEN_MARGIN_SECONDS = 60.0
 TIMEOUT = httpx.Timeout(connect=10.0, read=130.0, write=130.0, pool=130.0)
 """Seconds. Reading outlasts a long poll (10 s) and the 120 s that Salesforce may think about a page."""
 CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=20.0)
+REASON_CHARACTERS = 1000
+"""How much of what an answer says goes into an error."""
 REST_UNUSABLE = "not valid for use with the REST API"
 """Part of the message of a 401 that no login can heal."""
 
@@ -114,8 +116,10 @@ STATUS_RULES: Mapping[int, Fate] = {
 
 CODE_RULES: Mapping[str, Fate] = {
     "INVALID_SESSION_ID": Fate.LOGIN,  # also seen with status 403
+    "InvalidSessionId": Fate.LOGIN,  # Bulk API's own spelling, seen with status 400
     "REQUEST_LIMIT_EXCEEDED": Fate.LIMIT,
     "EXCEEDEDQUOTA": Fate.LIMIT,
+    "ExceededQuota": Fate.LIMIT,
     "API_DISABLED_FOR_ORG": Fate.RIGHTS,
     "INSUFFICIENT_ACCESS": Fate.RIGHTS,
     "53S01": Fate.REFUSED,  # a statement over its time limit comes as 429, and would take as long again
@@ -168,9 +172,10 @@ class _Tokens:
     tenant: tuple[TenantToken, int] | None = None
     generation: int = 0
     proven: int = 0
-    attempts: int = 0
+    failures: int = 0
     failure: SyncError | None = None
-    known: set[str] = field(default_factory=set)
+    known: set[Secret] = field(default_factory=set)
+    """Every secret that was sent or received, so that no error repeats one."""
 
 
 class Session:
@@ -207,8 +212,8 @@ class Session:
         self._epoch = epoch
         self._random = random
         self._lock = threading.RLock()
-        secrets = (login.client_secret, login.private_key_pem)
-        self._tokens = _Tokens(known={s.reveal() for s in secrets if s})
+        secrets = (login.client_id, login.client_secret, login.private_key_pem)
+        self._tokens = _Tokens(known={secret for secret in secrets if secret})
         self._limit_info: tuple[int, int] | None = None
         is_local = transport is not None or is_loopback(urlsplit(login.login_origin).hostname or "")
         self._client = httpx.Client(
@@ -295,14 +300,14 @@ class Session:
             generation, origin, token = self._authority(request.host)
             outcome = self._once(request, origin, token, read)
             if not isinstance(outcome, Trouble):
-                self._tokens.proven = max(self._tokens.proven, generation)
+                if request.counts:  # a token exchange proves nothing of the token that it gives
+                    self._tokens.proven = max(self._tokens.proven, generation)
                 return outcome
             if outcome.fate is Fate.LOGIN and request.host != "login":
                 self._log_in_again(request, outcome, generation, logins)
                 logins += 1
                 tries -= 1
                 continue
-            self._tokens.proven = max(self._tokens.proven, generation if outcome.status else 0)
             may_repeat = outcome.fate is Fate.AGAIN or (outcome.fate is Fate.LOST and request.repeat)
             pause = self._pause(tries, outcome)
             if not may_repeat or tries >= TRIES or self.clock() - started + pause > RETRY_SECONDS:
@@ -336,7 +341,7 @@ class Session:
                 return read(answer)
             return self._status_trouble(answer)
         except BadAnswer as error:
-            reason = f"HTTP {answer.status} with {error.reason}"
+            reason = self._redacted(f"HTTP {answer.status} with {error.reason}")
             return Trouble(Fate.REFUSED if error.is_final else Fate.LOST, reason, status=answer.status)
         except httpx.TransportError as error:
             return Trouble(Fate.LOST, f"the answer broke off ({type(error).__name__})")
@@ -423,22 +428,22 @@ class Session:
         return generation, tenant.instance_url, tenant.access_token
 
     def _core_token(self) -> tuple[Token, int]:
+        failures = self._tokens.failures
+        return self._tokens.core or self._one_login(failures)
+
+    def _one_login(self, failures: int) -> tuple[Token, int]:
+        """The token of one login for all threads; ``failures`` is what was counted before this thread began to wait."""
         tokens = self._tokens
-        attempts, core = tokens.attempts, tokens.core
-        if core is not None:
-            return core
         with self._lock:
             if tokens.core is not None:
                 return tokens.core
-            if tokens.attempts != attempts and tokens.failure is not None:
-                # Another thread has just been refused; asking again for each lane would be a login storm.
+            if tokens.failures != failures and tokens.failure is not None:
+                # Another thread was refused while this one waited; asking again for each lane would be a login storm.
                 raise copy.copy(tokens.failure)
             return self._log_in()
 
     def _log_in(self) -> tuple[Token, int]:
         tokens = self._tokens
-        tokens.attempts += 1
-        tokens.failure = None
         request = _Request(
             method="POST",
             host="login",
@@ -446,7 +451,7 @@ class Session:
             endpoint="token",
             params={},
             headers={"Content-Type": "application/x-www-form-urlencoded"},
-            body=lambda: urlencode(token_form(self._login, now=self._epoch())).encode(),
+            body=self._token_body,
             repeat=True,
             counts=False,
         )
@@ -454,13 +459,20 @@ class Session:
             token = read_token(self._repeat(request, as_json(TokenAnswer)))
         except SyncError as error:
             tokens.failure = error
+            tokens.failures += 1
             raise
-        tokens.known.add(token.access_token.reveal())
+        tokens.known.add(token.access_token)
         tokens.generation += 1
         tokens.core = token, tokens.generation
         tokens.tenant = None
         log.info("logged in to %s as user %s", token.org_id, token.user_id or "unknown")
         return tokens.core
+
+    def _token_body(self) -> bytes:
+        form = token_form(self._login, now=self._epoch())
+        if "assertion" in form:
+            self._tokens.known.add(Secret(form["assertion"]))
+        return urlencode(form).encode()
 
     def _log_in_again(self, request: _Request, trouble: Trouble, generation: int, logins: int) -> None:
         """Makes sure that a token newer than ``generation`` is there, with one login for all threads."""
@@ -470,10 +482,11 @@ class Session:
                 f"{request.method} {request.path} ({request.endpoint}): a new token was refused as well: {trouble.reason}.",
                 hint="Check the session settings and the IP restrictions of the app and of the user.",
             )
+        failures = self._tokens.failures
         with self._lock:
             if self._tokens.generation == generation:
                 self._tokens.core = self._tokens.tenant = None
-        self._core_token()
+            self._one_login(failures)
 
     def _tenant_token(self) -> tuple[TenantToken, int]:
         """The token of the Data Cloud host, exchanged anew a while before it expires."""
@@ -504,7 +517,7 @@ class Session:
                     hint="Add the scope cdp_query_api to the app, check DATA_CLOUD_DATASPACE, or set DATA_CLOUD_QUERY_API=connect.",
                 ) from None
             tenant = read_tenant_token(answer, asked_at=asked_at)
-            self._tokens.known.add(tenant.access_token.reveal())
+            self._tokens.known.add(tenant.access_token)
             self._tokens.tenant = tenant, self._tokens.generation
             return self._tokens.tenant
 
@@ -519,7 +532,7 @@ class Session:
             self._on_call(request.endpoint)
 
     def _note_limit(self, header: str) -> None:
-        found = re.search(r"(?<![\w-])api-usage=(\d+)/(\d+)", header)
+        found = re.search(r"(?<![\w-])api-usage=([0-9]{1,15})/([0-9]{1,15})", header)
         if found:
             self._limit_info = int(found[1]), int(found[2])
 
@@ -531,7 +544,7 @@ class Session:
     def _retry_after(self, header: str) -> float | None:
         if not header:
             return None
-        if header.strip().isdigit():
+        if re.fullmatch(r"[0-9]+", header.strip()):
             seconds = float(header)
         else:
             try:
@@ -542,10 +555,11 @@ class Session:
         return max(0.0, min(seconds, RETRY_AFTER_SECONDS_MAX))
 
     def _redacted(self, text: str) -> str:
-        """The text without any secret an answer may have echoed."""
-        for secret in tuple(self._tokens.known):
+        """The start of the text, without any secret that an answer may have echoed as it is or as a form holds it."""
+        known = {secret.reveal() for secret in tuple(self._tokens.known)}
+        for secret in sorted(known | {quote_plus(secret) for secret in known}, key=len, reverse=True):
             text = text.replace(secret, "***")
-        return text
+        return text if len(text) <= REASON_CHARACTERS else text[:REASON_CHARACTERS] + "…"
 
 
 def path_part(name: str) -> str:

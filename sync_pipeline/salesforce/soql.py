@@ -262,13 +262,20 @@ class Soql:
 
     def _query(self, soql: str) -> Iterator[dict[str, Any]]:
         page = self._page(soql)
+        rows = 0
         while True:
+            rows += len(page.records)
             yield from page.records
             if page.done:
+                if rows != page.totalSize:
+                    raise WireError(f"A query found {page.totalSize} rows, but {rows} came.", hint="Run it again.")
                 return
             locator = (page.nextRecordsUrl or "").rstrip("/").rpartition("/")[2]
-            if not locator:
-                raise WireError("A query has more rows, but the org does not say where.", hint="Run it again.")
+            if not locator or not page.records or rows >= page.totalSize:
+                raise WireError(
+                    f"A query goes on after {rows} of {page.totalSize} rows, but the org does not say where.",
+                    hint="Run it again.",
+                )
             page = self._session.send("GET", f"/query/{quote(locator, safe='')}", endpoint="soql", read=_read_query)
 
     def _page(self, soql: str) -> QueryJson:

@@ -55,7 +55,8 @@ class Call:
 
     @property
     def media_type(self) -> str:
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        given: str = self.headers.get("content-type", "")
+        return given.partition(";")[0].strip().lower()
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it arrives; for large bodies, once only."""
@@ -161,7 +162,12 @@ def stream_answer(
 
 
 def file_answer(
-    path: Path, content_type: str, *, start: int = 0, length: int | None = None, headers: Mapping[str, str] | None = None
+    path: Path,
+    content_type: str,
+    *,
+    start: int = 0,
+    length: int | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> httpx.Response:
     """A file, or a slice of it, sent piece by piece. The file may be removed as soon as this has returned."""
     file = path.open("rb")

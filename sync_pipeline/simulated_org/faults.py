@@ -1,8 +1,8 @@
 """Named, seeded faults: rules kept in the org, so that every process and both doors obey and count them alike.
 
 A rule says which requests it means (``match``), which of those it strikes (``nth``, ``every``, ``share``, ``after``,
-``times``) and what happens then (``kind`` and its ``options``). A kind that is not in ``KINDS`` acts on rows and not on
-requests: the API files ask ``org.fault(name)`` for it.
+``times``) and what happens then (``kind`` and its ``options``). Kinds of the second table act inside the org: each ingest
+job counts as one occasion (for ``empty_page`` each page of rows), and ``share`` is the share of its rows.
 
 | kind | the org acts | the client sees |
 |---|---|---|
@@ -19,6 +19,21 @@ requests: the API files ask ``org.fault(name)`` for it.
 | ``empty_answer`` | yes | the answer's status, and no body |
 | ``delay`` | yes | the answer ``seconds`` later |
 | ``expire_token`` | | 401: the session of the request's token has ended |
+
+| kind | what the org does |
+|---|---|
+| ``row_errors`` | refuses ``share`` of a job's rows, or those with ``keys``, with ``code`` and ``message`` |
+| ``lock_rows`` | refuses ``share`` of a job's rows, or those with ``keys``, with UNABLE_TO_LOCK_ROW |
+| ``unprocessed`` | leaves ``share`` of a job's rows, from its end, unprocessed |
+| ``silent_drop`` | acknowledges ``share`` of a job's rows, or those with ``keys``, and does not save them |
+| ``job_fails`` | fails the job after ``share`` of its rows, with ``message`` |
+| ``job_aborted`` | aborts the job after ``share`` of its rows, as an administrator can |
+| ``job_stuck`` | never ends the job by itself |
+| ``wrong_counters`` | adds ``processed`` and ``failed`` to what the job's counters say |
+| ``empty_results`` | answers result files as ``form``: ``header``, ``empty`` or ``no_content`` |
+| ``lost_results`` | does not know the job's result files any more |
+| ``odd_headers`` | writes headers of result files in other letter case |
+| ``empty_page`` | answers a page of a stored result without rows |
 """
 
 from __future__ import annotations
@@ -59,6 +74,22 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Faults of requests and the options they know."""
 
+ROW_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "row_errors": ("keys", "code", "message"),
+    "lock_rows": ("keys",),
+    "unprocessed": (),
+    "silent_drop": ("keys",),
+    "job_fails": ("message",),
+    "job_aborted": (),
+    "job_stuck": (),
+    "wrong_counters": ("processed", "failed"),
+    "empty_results": ("form",),
+    "lost_results": (),
+    "odd_headers": (),
+    "empty_page": (),
+}
+"""Faults inside the org and the options they know."""
+
 ENDPOINTS: Final[Mapping[str, tuple[str, str]]] = {
     "token": ("POST", r"/services/oauth2/token"),
     "exchange": ("POST", r"/services/a360/token"),
@@ -80,7 +111,9 @@ ENDPOINTS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Short names for the requests of a night: method and pattern of the whole path."""
 
-MAINTENANCE_PAGE: Final = b"<html><head><title>Service Unavailable</title></head><body><h1>We are down for maintenance.</h1></body></html>"
+MAINTENANCE_PAGE: Final = (
+    b"<html><head><title>Service Unavailable</title></head><body><h1>We are down for maintenance.</h1></body></html>"
+)
 
 
 class Match(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -115,11 +148,15 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
         if not 0 <= self.share <= 1:
             raise ValueError(f"fault {self.name}: share must lie between 0 and 1")
         if self.match.endpoint and self.match.endpoint not in ENDPOINTS:
-            raise ValueError(f"fault {self.name}: no endpoint {self.match.endpoint!r}; known are {', '.join(ENDPOINTS)}")
-        if self.kind in KINDS:
-            unknown = set(self.options) - set(KINDS[self.kind])
-            if unknown:
-                raise ValueError(f"fault {self.name}: {self.kind} has no option {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"fault {self.name}: no endpoint {self.match.endpoint!r}; known are {', '.join(ENDPOINTS)}"
+            )
+        known = {**KINDS, **ROW_KINDS}.get(self.kind)
+        if known is None:
+            raise ValueError(f"fault {self.name}: no kind {self.kind!r}; known are {', '.join((*KINDS, *ROW_KINDS))}")
+        unknown = set(self.options) - set(known)
+        if unknown:
+            raise ValueError(f"fault {self.name}: {self.kind} has no option {', '.join(sorted(unknown))}")
         try:
             re.compile(self.match.path)
         except re.error as error:
@@ -144,7 +181,7 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
             return place in self.nth
         if self.every:
             return place % self.every == 0
-        if self.share:
+        if self.share and self.kind in KINDS:
             digest = hashlib.sha256(f"{self.seed}/{self.name}/{place}".encode()).digest()
             return int.from_bytes(digest[:8], "big") < self.share * 2**64
         return True
@@ -166,7 +203,7 @@ def parse_fault(text: str) -> Rule:
     """
     words = shlex.split(text)
     if not words or "=" in words[0]:
-        raise ValueError("a fault begins with its kind: " + ", ".join(KINDS))
+        raise ValueError("a fault begins with its kind: " + ", ".join((*KINDS, *ROW_KINDS)))
     given: dict[str, Any] = {"kind": words[0]}
     for word in words[1:]:
         name, equals, value = word.partition("=")
@@ -295,6 +332,18 @@ def happen(org: Org, request: httpx.Request, path: str) -> Incident | None:
     return incident
 
 
+def row_fault(org: Org, kind: str) -> Rule | None:
+    """The rule of that row kind which strikes now; asking counts as an occasion for each rule of the kind."""
+    found = None
+    for given in org.faults():
+        if given["kind"] != kind:
+            continue
+        rule = msgspec.convert(given, Rule)
+        if _struck(org, rule) and found is None:
+            found = rule
+    return found
+
+
 def _struck(org: Org, rule: Rule) -> bool:
     with org.write("gate") as connection:
         row = connection.execute(
@@ -309,7 +358,9 @@ def _struck(org: Org, rule: Rule) -> bool:
 def _error(options: Mapping[str, Any], *, status: int) -> httpx.Response:
     status = int(options.get("status", status))
     if "body" in options:
-        return bytes_answer(str(options["body"]).encode(), str(options.get("content_type", "text/plain")), status=status)
+        return bytes_answer(
+            str(options["body"]).encode(), str(options.get("content_type", "text/plain")), status=status
+        )
     code = str(options.get("code", "UNKNOWN_EXCEPTION"))
     message = str(options.get("message", f"An unexpected error occurred. Please include this ErrorId: 1234-{status}"))
     return Refused(status, code, message).answer()

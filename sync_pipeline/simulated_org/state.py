@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from sync_pipeline.simulated_org.identifiers import salesforce_id
 
+T = TypeVar("T")
 Database = Literal["org", "source", "gate"]
 
 DAILY_API_MAX: Final = 100_000
@@ -62,6 +63,7 @@ class Org:
             "gate": threading.RLock(),
         }
         self._schemas: set[tuple[Database, str]] = set()
+        self._remembered: dict[str, tuple[object, Any]] = {}
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self.schema(GATE_SCHEMA, "gate")
@@ -125,6 +127,14 @@ class Org:
         self.schema(GATE_SCHEMA, "gate")
         self.set_setting("org_id", self.org_id)
 
+    def remembered(self, name: str, version: object, make: Callable[[], T]) -> T:
+        """What ``make`` gave for this version of something that is dear to make; kept by this process alone."""
+        held = self._remembered.get(name)
+        if held is None or held[0] != version:
+            held = self._remembered[name] = version, make()
+        made: T = held[1]
+        return made
+
     # Knobs and time.
 
     def setting(self, name: str, default: Any = None) -> Any:
@@ -139,10 +149,6 @@ class Org:
             else:
                 connection.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (name, json.dumps(value)))
         self.forget_facts()
-
-    def fault(self, name: str) -> dict[str, Any] | None:
-        """The rule of that name in ``faults.py``, for faults that act on rows and not on requests; ``None`` when unset."""
-        return self._gate_facts()[1].get(name)
 
     def faults(self) -> list[dict[str, Any]]:
         """All fault rules, in the order in which they were added."""
@@ -229,7 +235,7 @@ class Org:
         path.touch(mode=0o600)
         connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
         connection.executescript(
-            "PRAGMA busy_timeout = 60000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+            "PRAGMA busy_timeout = 60000; PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
             "PRAGMA mmap_size = 268435456; PRAGMA cache_size = -4000; PRAGMA temp_store = MEMORY;"
         )
         return connection
@@ -240,7 +246,9 @@ class Org:
         version: int = connection.execute("PRAGMA data_version").fetchone()[0]
         facts: tuple[int, tuple[dict[str, Any], dict[str, dict[str, Any]]]] | None = getattr(self._local, "facts", None)
         if facts is None or facts[0] != version:
-            settings = {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM setting")}
+            settings = {
+                name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM setting")
+            }
             rules = {
                 name: json.loads(rule)
                 for name, rule in connection.execute("SELECT name, rule FROM fault ORDER BY place")

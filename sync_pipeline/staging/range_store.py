@@ -503,22 +503,13 @@ class RangeStore:
         """The pages, in key order."""
         return [self._folder / page.file for page in self._pages]
 
-    def saved_pages(self) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        """Page by page the staged rows (key and columns, typed), and for each row whether the org acknowledged it."""
+    def rejected_rows(self) -> pl.Series:
+        """Numbers of the staged rows that the org has not acknowledged, in no order."""
         self._refresh_views()
-        every_row_is_accounted = self.counts(0).adds_up
-        for page in self._pages:
-            rows = pl.read_parquet(self._folder / page.file)
-            first, last = (rows["row"][0], rows["row"][-1]) if rows.height else (0, -1)
-            if every_row_is_accounted:
-                refused = 'SELECT "row" FROM exception WHERE "row" BETWEEN ? AND ?'
-                saved = ~rows["row"].is_in(self._frame(refused, first, last)["row"].implode())
-            else:
-                acknowledged = (
-                    f'SELECT "row" FROM outcome WHERE outcome = \'{RowOutcome.SUCCEEDED}\' AND "row" BETWEEN ? AND ?'
-                )
-                saved = rows["row"].is_in(self._frame(acknowledged, first, last)["row"].implode())
-            yield rows.drop("row"), saved.alias("saved")
+        if self.counts(0).adds_up:
+            return self._frame('SELECT "row" FROM exception')["row"]
+        saved = f"SELECT \"row\" FROM outcome WHERE outcome = '{RowOutcome.SUCCEEDED}'"
+        return self._frame(f'SELECT s."row" FROM staged_row AS s ANTI JOIN ({saved}) AS o ON o."row" = s."row"')["row"]
 
     # Opening: what is on disk against what is in the catalogue
 
