@@ -53,8 +53,10 @@ bench: $(VENV)/.installed ## time one night of ROWS rows
 	@$(BIN)/python -m benchmarks --rows $(ROWS)
 
 lock: ## resolve the requirements anew (needs uv)
-	@$(COMPILE_LOCK) --output-file requirements.lock
-	@$(COMPILE_LOCK) --group test --constraint requirements.lock --output-file requirements-test.lock
+	@# The largest set first: dagster-postgres decides which release of Dagster all of them are of.
+	@$(COMPILE_LOCK) --group postgres --output-file requirements-postgres.lock
+	@$(COMPILE_LOCK) --constraint requirements-postgres.lock --output-file requirements.lock
+	@$(COMPILE_LOCK) --group postgres --group test --constraint requirements-postgres.lock --output-file requirements-test.lock
 
 clean: ## remove what was installed and cached; nights and Dagster's history stay
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

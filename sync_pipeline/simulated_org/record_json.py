@@ -123,7 +123,7 @@ def save_records(
     )
     refused = pl.Series([_refusal(sobject, operation, record) for record in texts], dtype=pl.String)
     outcomes = save_rows(org, user_id, sobject, operation, rows, key_field=key_field, refused=refused)
-    return [_saved(*outcome) for outcome in outcomes.select("id", "created", "error").iter_rows()]
+    return [_saved(outcome) for outcome in outcomes.select("id", "created", "error").iter_rows()]
 
 
 def all_saved_or_none(org: Org, save: Callable[[], list[Saved]]) -> list[Saved]:
@@ -198,12 +198,13 @@ def _refusal(sobject: SObject, operation: Operation, record: Mapping[str, str]) 
     return error_text("INVALID_FIELD_FOR_INSERT_UPDATE", message, fixed)
 
 
-def _saved(row_id: str, created: bool, error: str | None) -> Saved:
+def _saved(outcome: tuple[str, bool, str | None]) -> Saved:
+    row_id, created, error = outcome
     if error is None:
         return Saved(row_id, created=created)
     code, _, rest = error.partition(":")
     message, _, fields = rest.removesuffix("--").rstrip().rpartition(":")
-    return Saved("", False, code, message, tuple(name.strip() for name in fields.split(",") if name.strip()))
+    return Saved("", created=False, code=code, message=message, fields=tuple(name.strip() for name in fields.split(",") if name.strip()))
 
 
 def _parent_type(sobject: SObject, relation: str) -> str:

@@ -319,17 +319,17 @@ def delete_collection(call: Call) -> httpx.Response:
             raise Refused(400, "MALFORMED_ID", f"malformed id {text}")
         records.append({"attributes": {"type": name}, "Id": whole_id(text)})
     all_or_none = call.query.get("allOrNone", "false").lower() == "true"
-    return json_answer([one.shown(with_created=False) for one in _saved_in_runs(call, "delete", records, all_or_none)])
+    return json_answer([one.shown(with_created=False) for one in _saved_in_runs(call, "delete", records, all_or_none=all_or_none)])
 
 
 def _collection(call: Call, operation: Operation) -> httpx.Response:
     body = _collection_body(call)
-    saved = _saved_in_runs(call, operation, body.records, body.allOrNone)
+    saved = _saved_in_runs(call, operation, body.records, all_or_none=body.allOrNone)
     return json_answer([one.shown(with_created=False) for one in saved])
 
 
 def _saved_in_runs(
-    call: Call, operation: Operation, records: Sequence[Mapping[str, Any]], all_or_none: bool
+    call: Call, operation: Operation, records: Sequence[Mapping[str, Any]], *, all_or_none: bool
 ) -> list[Saved]:
     """Saves records of several objects, each stretch of one object at once."""
     ensure_standing_rows(call.org)

@@ -12,10 +12,10 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -41,8 +41,10 @@ MEASURED = Measurement(
     "values", NOW, 1.5, expected=20, present=18, missing=1, different=2, orphans=3, changed_since=4, drifting=(A,),
     by_range={A: {"present": 8, "missing": 1}}, sample=({"key": "a", "finding": "missing", "present": None},),
 )  # fmt: skip
-PATIENCE = 5.0
+PATIENCE = 2.0
 """Seconds within which a reader must have answered; a writer is waited for much longer."""
+
+Opener = Callable[[], Book]
 
 
 def plan_of(plan_id: str = N) -> Plan:
@@ -81,9 +83,22 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def book(path: Path, clock: Clock) -> Book:
+def opener(path: Path, clock: Clock) -> Iterator[Opener]:
+    """Opens the book anew each time; all of them are closed in the end."""
+    with ExitStack() as opened:
+
+        def open_it() -> Book:
+            book = Book(path, now=clock)
+            opened.callback(book.close)
+            return book
+
+        yield open_it
+
+
+@pytest.fixture
+def book(opener: Opener) -> Book:
     """A book with one night of two ranges."""
-    book = Book(path, now=clock)
+    book = opener()
     book.open_night(plan_of())
     return book
 
@@ -109,12 +124,12 @@ def job(state: JobState, **numbers: int) -> IngestJob:
 # Other processes
 
 
-def open_book(path: Path, start: threading.Barrier) -> None:
+def open_book(start: threading.Barrier, path: Path) -> None:
     start.wait()
     Book(path).close()
 
 
-def write_a_lot(path: Path, start: threading.Barrier, threads: int, times: int) -> None:
+def write_a_lot(start: threading.Barrier, path: Path, threads: int, times: int) -> None:
     """What a busy process does to the book, from several threads."""
     book = Book(path)
     start.wait()
@@ -141,7 +156,7 @@ def write_until_killed(path: Path, pipe: Connection) -> None:
         pipe.send(number)
 
 
-def count_in_turns(path: Path, file: Path, start: threading.Barrier, times: int) -> None:
+def count_in_turns(start: threading.Barrier, path: Path, file: Path, times: int) -> None:
     """Reads a number and writes the next one, which two at once would get wrong."""
     book = Book(path)
     start.wait()
@@ -169,12 +184,9 @@ def write_on_both_sides_of_a_fork(path: Path) -> None:
 
 
 def run_together(target: Callable[..., None], processes: int, *arguments: object) -> list[int | None]:
-    """Runs so many processes at once and gives their exit codes; ``target`` is handed their barrier second last."""
+    """Runs so many processes, which begin at once, and gives their exit codes."""
     start = SPAWN.Barrier(processes)
-    running = [
-        SPAWN.Process(target=target, args=tuple(start if a is start_here else a for a in arguments))
-        for _ in range(processes)
-    ]
+    running = [SPAWN.Process(target=target, args=(start, *arguments)) for _ in range(processes)]
     for process in running:
         process.start()
     for process in running:
@@ -182,18 +194,13 @@ def run_together(target: Callable[..., None], processes: int, *arguments: object
     return [process.exitcode for process in running]
 
 
-start_here = object()
-"""Stands for the barrier among the arguments of ``run_together``."""
-
-
 # The file
 
 
-def test_a_new_book_is_empty_and_belongs_to_the_user_alone(path: Path) -> None:
+def test_a_book_and_the_files_beside_it_belong_to_the_user_alone(opener: Opener, path: Path) -> None:
     before = os.umask(0o000)
     try:
-        book = Book(path)
-        book.open_night(plan_of())
+        opener().open_night(plan_of())
     finally:
         os.umask(before)
 
@@ -204,33 +211,37 @@ def test_a_new_book_is_empty_and_belongs_to_the_user_alone(path: Path) -> None:
     }
 
 
-def test_an_empty_book_knows_nothing(path: Path) -> None:
-    book = Book(path)
+def test_a_new_book_knows_nothing(opener: Opener) -> None:
+    book = opener()
 
     assert (book.newest(), book.night(N), book.nights(), book.ranges(N), book.range(N, A)) == (None, None, [], [], None)
     assert (book.jobs(), book.knows_job("750a"), book.calls(N), book.is_stopped(N)) == ([], False, {}, False)
     assert (book.verdicts(N), book.conditions()) == ([], {})
 
 
-def test_a_book_that_is_opened_again_holds_what_was_written(book: Book, path: Path) -> None:
+def test_a_book_that_is_opened_again_holds_what_was_written(book: Book, opener: Opener) -> None:
     begin(book)
     book.close()
 
-    again = Book(path)
+    again = opener()
 
     assert again.ranges(N) == book.ranges(N)
     assert again.newest() == book.newest()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a database, and longer than a header of SQLite would ever be" * 20])
-def test_a_file_is_made_a_book_or_refused_with_the_next_step(path: Path, content: bytes) -> None:
+def test_an_empty_file_becomes_a_book(opener: Opener, path: Path) -> None:
+    path.write_bytes(b"")
+
+    assert opener().nights() == []
+
+
+def test_a_file_that_is_no_book_is_refused_with_the_next_step_and_left_alone(path: Path) -> None:
+    content = b"not a database, and longer than a header of SQLite would ever be" * 20
     path.write_bytes(content)
 
-    if not content:
-        assert Book(path).nights() == []
-        return
     with pytest.raises(SettingsError, match="cannot be used") as refused:
         Book(path)
+
     assert "Set SYNC_HOME" in refused.value.hint
     assert path.read_bytes() == content
 
@@ -252,9 +263,9 @@ def test_a_book_of_a_later_version_is_refused_and_left_alone(book: Book, path: P
         Book(path)
 
 
-def test_many_processes_may_open_a_new_book_at_once(path: Path) -> None:
-    assert run_together(open_book, 6, path, start_here) == [0] * 6
-    assert Book(path).nights() == []
+def test_many_processes_may_open_a_new_book_at_once(opener: Opener, path: Path) -> None:
+    assert run_together(open_book, 6, path) == [0] * 6
+    assert opener().nights() == []
 
 
 def test_opening_a_new_book_waits_for_whoever_makes_it(path: Path) -> None:
@@ -634,7 +645,7 @@ def test_one_turn_at_a_time_among_processes(book: Book, path: Path, tmp_path: Pa
     file = tmp_path / "number"
     file.write_text("0")
 
-    assert run_together(count_in_turns, 3, path, file, start_here, 30) == [0, 0, 0]
+    assert run_together(count_in_turns, 3, path, file, 30) == [0, 0, 0]
 
     assert file.read_text() == "90"
 
@@ -657,10 +668,10 @@ def test_a_turn_is_let_go_when_its_holder_is_killed(book: Book, path: Path) -> N
     assert len(waited) == 1
 
 
-def test_waiting_for_a_turn_takes_growing_pauses_of_the_callers_own_kind(book: Book, path: Path) -> None:
+def test_waiting_for_a_turn_takes_growing_pauses_of_the_callers_own_kind(book: Book, opener: Opener) -> None:
     pauses: list[float] = []
     with ExitStack() as held:
-        held.enter_context(Book(path).turn("create"))
+        held.enter_context(opener().turn("create"))
 
         def sleep(seconds: float) -> None:
             pauses.append(seconds)
@@ -684,28 +695,28 @@ def test_a_free_turn_is_taken_without_a_pause(book: Book) -> None:
             pass
 
 
-def test_whoever_is_interrupted_while_waiting_never_has_the_turn(book: Book, path: Path) -> None:
+def test_whoever_is_interrupted_while_waiting_never_has_the_turn(book: Book, opener: Opener) -> None:
     class Stopped(Exception):
         pass
 
     def sleep(seconds: float) -> None:
         raise Stopped
 
-    with Book(path).turn("create"):
+    with opener().turn("create"):
         with pytest.raises(Stopped), book.turn("create", sleep=sleep):
             raise AssertionError("somebody else has the turn")
         with pytest.raises(Stopped), book.turn("create", sleep=sleep):
             raise AssertionError("the first one still has it")
 
 
-def test_a_turn_ends_with_its_block_however_that_ends(book: Book, path: Path) -> None:
+def test_a_turn_ends_with_its_block_however_that_ends(book: Book, opener: Opener) -> None:
     def sleep(seconds: float) -> None:
         raise AssertionError("nobody has the turn")
 
     with pytest.raises(KeyboardInterrupt), book.turn("create"):
         raise KeyboardInterrupt
 
-    with Book(path).turn("create", sleep=sleep):
+    with opener().turn("create", sleep=sleep):
         pass
 
 
@@ -733,7 +744,7 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(book: Book, path:
     processes, threads, times = 3, 3, 12
     writes = processes * threads * times
 
-    assert run_together(write_a_lot, processes, path, start_here, threads, times) == [0] * processes
+    assert run_together(write_a_lot, processes, path, threads, times) == [0] * processes
 
     assert book.calls(N) == {"ingest poll": writes, "rows": 2 * writes}
     jobs = book.jobs(N)
@@ -742,7 +753,9 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(book: Book, path:
     assert entry(book).repairs == writes
 
 
-def test_what_a_killed_process_had_written_is_there_and_the_book_is_whole(book: Book, path: Path) -> None:
+def test_what_a_killed_process_had_written_is_there_and_the_book_is_whole(
+    book: Book, opener: Opener, path: Path
+) -> None:
     ours, theirs = SPAWN.Pipe(duplex=False)
     writer = SPAWN.Process(target=write_until_killed, args=(path, theirs))
     writer.start()
@@ -760,7 +773,7 @@ def test_what_a_killed_process_had_written_is_there_and_the_book_is_whole(book: 
 
     assert book.calls(N)["rows"] in (written, written + 1)
     book.add_calls(N, {"rows": 1000})
-    assert Book(path).calls(N)["rows"] >= written + 1000
+    assert opener().calls(N)["rows"] >= written + 1000
 
 
 def test_a_fork_leaves_both_sides_with_a_book_that_works(book: Book, path: Path) -> None:
@@ -816,7 +829,7 @@ def writer(book: Book, path: Path) -> sqlite3.Connection:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_never_waits_for_a_writer_and_sees_what_was_there_before(
-    book: Book, path: Path, writer: sqlite3.Connection, reader: str
+    book: Book, writer: sqlite3.Connection, reader: str
 ) -> None:
     began = time.monotonic()
     in_the_midst = READERS[reader](book)
@@ -849,8 +862,8 @@ def test_whoever_opens_the_book_to_read_does_not_wait_for_a_writer_either(
     assert seen_in_the_midst == [{"rows": 1}]
 
 
-def test_what_was_committed_is_seen_by_everybody_at_once(book: Book, path: Path) -> None:
-    other = Book(path)
+def test_what_was_committed_is_seen_by_everybody_at_once(book: Book, opener: Opener) -> None:
+    other = opener()
     assert other.calls(N) == {}
 
     book.add_calls(N, {"rows": 1})
@@ -921,13 +934,12 @@ def test_a_night_that_is_unparked_begins_with_short_pauses_again(book: Book) -> 
 
 
 def test_an_instant_of_another_zone_is_the_same_instant(book: Book) -> None:
-    berlin = (NOW + MINUTE).astimezone(tz=None)
-
-    book.park(N, until=berlin, reason="")
+    book.park(N, until=NOW + MINUTE, reason="")
+    book.park(N, until=NOW.astimezone(timezone(timedelta(hours=2))), reason="an earlier one that reads later")
 
     night = book.night(N)
-    assert night is not None and night.parked_until == NOW + MINUTE
-    assert night.parked_until.tzinfo is UTC
+    assert night is not None and night.parked_until is not None
+    assert (night.parked_until, night.parked_until.tzinfo) == (NOW + MINUTE, UTC)
 
 
 # Endings

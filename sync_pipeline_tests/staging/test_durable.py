@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import stat
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,8 +56,10 @@ def write_beyond_the_limit(file: Path) -> None:
         Disk().write(file, b"x" * 1000)
 
 
-def make_folder(folder: Path) -> None:
-    private_folder(folder)
+def make_folders(start: threading.Barrier, folder: Path) -> None:
+    start.wait()
+    for number in range(100):
+        private_folder(folder / str(number) / "range" / "1")
 
 
 def mode(path: Path) -> int:
@@ -195,14 +198,15 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_processes_may_make_the_same_folders_at_once(tmp_path: Path) -> None:
-    makers = [SPAWN.Process(target=make_folder, args=(tmp_path / "a" / "b" / "c",)) for _ in range(4)]
+    start = SPAWN.Barrier(3)
+    makers = [SPAWN.Process(target=make_folders, args=(start, tmp_path / "home")) for _ in range(3)]
     for maker in makers:
         maker.start()
     for maker in makers:
         maker.join()
 
-    assert [maker.exitcode for maker in makers] == [0, 0, 0, 0]
-    assert mode(tmp_path / "a" / "b" / "c") == 0o700
+    assert [maker.exitcode for maker in makers] == [0, 0, 0]
+    assert mode(tmp_path / "home" / "99" / "range" / "1") == 0o700
 
 
 # Checksums
