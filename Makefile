@@ -1,6 +1,6 @@
 # `make` lists what can be made. Everything is installed into .venv from locked, hashed requirements.
 
-# Rows of the simulated org.
+# Rows of the simulated org, which a night takes in ten ranges.
 ROWS ?= 200000
 # Where the Dagster UI listens.
 PORT ?= 3000
@@ -17,6 +17,9 @@ HAS_UV = command -v uv >/dev/null 2>&1
 COMPILE_LOCK = uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links --no-config --quiet
 
+# What the environment says goes before it.
+IN_TEN_RANGES = SYNC_ROWS_PER_RANGE=$${SYNC_ROWS_PER_RANGE:-$$(( ($(ROWS) + 9) / 10 > 0 ? ($(ROWS) + 9) / 10 : 1 ))}
+
 # Starting Python must not compile everything anew each time.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -29,13 +32,15 @@ help: ## list what can be made
 install: $(VENV)/.installed ## install what a night needs
 
 sync: $(VENV)/.installed ## one night on the command line; on the simulated org a day passes between two of them
-	@if $(BIN)/python -c "$$IS_SIMULATED" 2>/dev/null; then $(BIN)/sync-pipeline org seed --rows $(ROWS) --next-night; fi
-	@$(BIN)/sync-pipeline sync
+	@if $(BIN)/python -c "$$IS_SIMULATED" 2>/dev/null; then \
+		$(BIN)/sync-pipeline org seed --rows $(ROWS) --next-night && $(IN_TEN_RANGES) $(BIN)/sync-pipeline sync; \
+	else $(BIN)/sync-pipeline sync; fi
 
 dev: $(VENV)/.installed ## the same night in Dagster, in the browser
 	@if $(BIN)/python -c "$$IS_UNUSED" 2>/dev/null; then $(BIN)/sync-pipeline org seed --rows $(ROWS); fi
 	@echo "Dagster comes up at http://localhost:$(PORT) and ends with Ctrl-C."
-	@DAGSTER_HOME="$(CURDIR)" exec $(BIN)/dagster dev --workspace workspace.yaml --port $(PORT)
+	@export DAGSTER_HOME="$(CURDIR)"; if $(BIN)/python -c "$$IS_SIMULATED" 2>/dev/null; then export $(IN_TEN_RANGES); fi; \
+		exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/.tested ## every test
 	@$(BIN)/python -m pytest -n $(WORKERS)

@@ -14,10 +14,12 @@ SyncError                     what happened, and ``hint``: the next step
 │   └── HeldElsewhere         another process works on this range or night
 ├── Passing                   may heal by itself: the run goes on later from its ledger    (exit 1)
 │   ├── WireError             an answer was lost, cut off or refused after all retries
+│   │   └── Unreadable        the answer came whole, and its content cannot be used
 │   ├── LimitExceeded         the org's API calls or batches of the day are used up
 │   ├── ResultGone            a stored query result is no longer there: read on by key
 │   ├── SourceMoved           the source changed under the statement
 │   ├── JobStuck              an ingest job did not reach a final state in time
+│   ├── DiskFull              the disk has no room for what was to be written
 │   └── Parked                waiting for API headroom or disk space, with ``until``
 ├── Stopped                   a person pressed stop or cancelled the run                   (exit 1)
 ├── CapReached                a cap ended the work with rows left: never "complete"        (exit 1)
@@ -104,6 +106,10 @@ class WireError(Passing):
         self.code = code
 
 
+class Unreadable(WireError):
+    """The answer came whole, and its content cannot be used: no CSV, a column missing, rows that nobody sent."""
+
+
 class LimitExceeded(Passing):
     """The org refused a call because an allocation (API calls, batches) is used up; wait for headroom."""
 
@@ -118,6 +124,10 @@ class SourceMoved(Passing):
 
 class JobStuck(Passing):
     """An ingest job did not reach a final state in time."""
+
+
+class DiskFull(Passing):
+    """The disk has no room for what was to be written; nothing of it is left there."""
 
 
 class Parked(Passing):

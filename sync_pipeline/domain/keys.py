@@ -59,9 +59,9 @@ class KeyRange:
     def partition(self) -> str:
         """The partition key: ``<label>-<digest>``, letters, digits, ``_`` and ``-``, at most 20 characters.
 
-        Equal bounds give an equal key on any night.
+        Equal bounds give an equal key on any night. It never begins with ``-``: a command would take it for an option.
         """
-        label = "end" if self.through is None else re.sub(r"[^A-Za-z0-9_-]", "_", self.through[-LABEL_LENGTH:])
+        label = "end" if self.through is None else re.sub(r"[^A-Za-z0-9_-]|\A-", "_", self.through[-LABEL_LENGTH:])
         bounds = json.dumps([self.after, self.through], ensure_ascii=False, separators=(",", ":"))
         return f"{label}-{hashlib.sha256(bounds.encode()).hexdigest()[:8]}"
 

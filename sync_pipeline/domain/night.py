@@ -21,17 +21,19 @@ class RangeEntry:
     runs: int = 0
     """Runs started so far, whatever became of them."""
     attempts: int = 0
-    """Runs that ended in failure; a parked or stopped run is none."""
+    """Runs that ended in failure or were killed; a parked or stopped run is none."""
     generation: int = 1
     repairs: int = 0
+    is_repair: bool = False
+    """Rows of it drift, and no run has finished since that was found."""
     pid: int = 0
     started_at: datetime | None = None
     heartbeat_at: datetime | None = None
     finished_at: datetime | None = None
     error: str = ""
     rows_sent: int = 0
-    api_calls: int = 0
     run_id: str = ""
+    """The orchestrator's name of the last run; empty for one of the terminal."""
     rearmed_at: datetime | None = None
     """When a person last lifted a hold or gave the range new attempts."""
 
@@ -65,7 +67,8 @@ class JobEntry:
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """The org held against the source. ``None`` where the level does not tell. ``different`` counts rows of which
-    some mapped value differs; ``changed_since`` rows that changed at the source after they were staged."""
+    some mapped value differs; ``changed_since`` rows that the source has inserted, changed or deleted after they were
+    staged, as far as that was looked for."""
 
     level: str
     measured_at: datetime
@@ -74,19 +77,30 @@ class Measurement:
     present: int | None = None
     missing: int | None = None
     different: int | None = None
+    doubled: int | None = None
+    """Keys that several rows of the org have."""
     orphans: int | None = None
+    fresh: int | None = None
+    """Rows with a key that somebody touched in the org since the night opened."""
     changed_since: int = 0
+    moved: dict[str, int] = field(default_factory=dict)
+    """``changed_since`` by what the source did: ``inserted``, ``changed``, ``deleted``."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why rows of the source are not in the org as the source has them: reason to rows."""
+    distribution: dict[str, Any] | None = None
+    """Rows by the value of one field, side by side: ``field``, ``rows`` (value, source, org) and a ``note``."""
     drifting: tuple[str, ...] = ()
     """Partitions with missing or different rows."""
     by_range: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Partition to ``{"present", "missing", "different"}``."""
+    """Partition to ``compared`` (rows that the org should hold), ``present``, ``missing``, ``different``, ``doubled``,
+    ``orphans``, and ``source``, the rows that the source counted once the org was read."""
     sample: tuple[dict[str, Any], ...] = ()
-    """Some of the rows that differ: key, partition, finding, column, source value, org value, reason."""
+    """Some of the rows that differ: key, partition, finding, column, source value, org value, reason, detail."""
     error: str = ""
 
     @property
     def is_equal(self) -> bool:
-        return not self.error and not self.missing and not self.different
+        return not self.error and not self.missing and not self.different and not self.doubled
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +119,12 @@ class NightEntry:
     verdict_reasons: tuple[str, ...] = ()
     measurement: Measurement | None = None
     measure_tries: int = 0
-    """Measurements that failed since one last succeeded."""
+    """Measurements that failed or were killed since one last succeeded."""
+    measuring_since: datetime | None = None
+    """When the measurement began that has not ended; it has died if nobody holds its lock."""
+    measure_seen_at: datetime | None = None
+    """The last sign of life of a measurement: its beginning or its end."""
+    measure_run_id: str = ""
     api_calls: int = 0
     seconds: float = 0.0
 

@@ -17,6 +17,7 @@ import httpx
 from sync_pipeline.simulated_org import bulk, data_cloud, login, rest, versions
 from sync_pipeline.simulated_org.call import Call, Refused, Route, Session, TenantRefused
 from sync_pipeline.simulated_org.faults import happen
+from sync_pipeline.simulated_org.ingest import settle_due
 from sync_pipeline.simulated_org.state import Org
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -58,6 +59,7 @@ def _answer(org: Org, request: httpx.Request, path: str, query: Mapping[str, str
             refusal = Refused(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.").answer()
             return _with_usage(refusal, (used, allowed))
         usage = org.count_call(session.client, f"{route.method} {route.pattern}")
+        settle_due(org)
     call = Call(
         org=org,
         request=request,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
@@ -124,12 +124,17 @@ class _Test:
             message = f"{self._type} fields do not support the operator {operator}"
             raise self._refused("INVALID_QUERY_FILTER_OPERATOR", message)
 
+    def _is_empty(self, value: Literal) -> bool:
+        """Whether the literal means null, as empty text does where text can stand."""
+        is_blank = isinstance(value, Text) and value.text == "" and self._operand.field.dtype == pl.String
+        return isinstance(value, Null) or is_blank
+
     @property
     def _is_text(self) -> bool:
         return self._operand.field.dtype == pl.String and self._type not in ("id", "reference")
 
     def _like(self, value: Literal) -> pl.Expr:
-        if _is_empty(value):
+        if self._is_empty(value):
             return self._left.is_null()
         if not isinstance(value, Text):
             raise self._wrong_type(value)
@@ -138,11 +143,11 @@ class _Test:
 
     def _is_one_of(self, values: Sequence[Literal]) -> pl.Expr:
         tests = []
-        if any(_is_empty(value) for value in values):
+        if any(self._is_empty(value) for value in values):
             tests.append(self._left.is_null())
         spans = [value for value in values if isinstance(value, Span)]
         tests += [self._within(span) for span in spans]
-        plain = [self._value(v) for v in values if not _is_empty(v) and not isinstance(v, Span)]
+        plain = [self._value(v) for v in values if not self._is_empty(v) and not isinstance(v, Span)]
         if plain:
             listed = self._folded_values(pl.Series(plain, dtype=self._operand.field.dtype))
             if len(listed) == 1:
@@ -152,7 +157,7 @@ class _Test:
         return tests[0] if len(tests) == 1 else pl.any_horizontal(tests)
 
     def _lies(self, operator: str, value: Literal) -> pl.Expr:
-        if _is_empty(value):
+        if self._is_empty(value):
             return pl.lit(value=False)
         if isinstance(value, Span):
             start, end = self._ends(value)
@@ -212,13 +217,11 @@ class _Test:
             days = _days(span, self._today)
         except OverflowError:
             raise self._refused("MALFORMED_QUERY", f"Invalid date: {span.name}:{span.days}", at=span.at) from None
-        start, end = (pl.lit(day, dtype=pl.Date) for day in days)
         if self._type == "date":
-            return start, end
-        kept = pl.Datetime("ms", "UTC")
-        return start.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").cast(kept), end.cast(
-            pl.Datetime("ms")
-        ).dt.replace_time_zone("UTC").cast(kept)
+            return pl.lit(days[0]), pl.lit(days[1])
+        start, end = (datetime.combine(day, time(), UTC) for day in days)
+        kept = self._operand.field.dtype
+        return pl.lit(start, dtype=kept), pl.lit(end, dtype=kept)
 
     def _wrong_type(self, value: Literal) -> Refused:
         wanted = {
@@ -234,10 +237,6 @@ class _Test:
 
     def _refused(self, code: str, message: str, *, at: int | None = None) -> Refused:
         return refused_at(self._query.source, self._comparison.left.at if at is None else at, code, message)
-
-
-def _is_empty(value: Literal) -> bool:
-    return isinstance(value, Null) or (isinstance(value, Text) and value.text == "")
 
 
 def _days(span: Span, today: date) -> tuple[date, date]:

@@ -233,6 +233,8 @@ def rule_of(given: Mapping[str, Any]) -> Rule:
             match[name] = rule.pop(name)
         elif name not in Rule.__struct_fields__:
             options[name] = rule.pop(name)
+    if isinstance(options.get("keys"), str):
+        options["keys"] = options["keys"].split(",")
     if isinstance(rule.get("nth"), int):
         rule["nth"] = [rule["nth"]]
     try:

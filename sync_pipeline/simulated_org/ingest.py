@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS batch (
     PRIMARY KEY (job, number)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS batch_by_end ON batch (ends_at);
+CREATE INDEX IF NOT EXISTS batch_left ON batch (ends_at, job) WHERE NOT is_done;
 """
 
 BATCH_ROWS: Final = 10_000
@@ -276,7 +277,7 @@ def settle(org: Org, job: Job, *, wait: bool = False) -> Job:
 
 
 def settle_due(org: Org) -> None:
-    """Saves whatever is due in any job: what a query would find in a real org by now."""
+    """Saves whatever is due in any job, as a real org would have done by itself."""
     org.schema(SCHEMA)
     due = org.db().execute("SELECT DISTINCT job FROM batch WHERE NOT is_done AND ends_at <= ?", (org.now(),)).fetchall()
     for (job_id,) in due:
@@ -295,7 +296,8 @@ def stop_job(org: Org, job: Job, *, state: str, error: str = "") -> None:
 def _settle(org: Org, job: Job) -> None:
     now, faults = org.now(), job.faults
     if "job_stuck" in faults:
-        change_job(org, job.id, state="InProgress")
+        if job.state != "InProgress":
+            change_job(org, job.id, state="InProgress")
         return
     listed: list[tuple[Any, ...]] = org.db().execute(
         'SELECT number, first_row, "rows", slot, starts_at, ends_at, tries, locked FROM batch '

@@ -17,8 +17,8 @@ import polars as pl
 
 from sync_pipeline.simulated_org.call import Refused
 from sync_pipeline.simulated_org.grammar import parse
-from sync_pipeline.simulated_org.ingest import JOBS, Job, change_job, find_job, settle_due
-from sync_pipeline.simulated_org.soql import check_bulk_query, rows_of
+from sync_pipeline.simulated_org.ingest import JOBS, Job, change_job, find_job
+from sync_pipeline.simulated_org.soql import bind, check_bulk_query, rows_of
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.simulated_org.values import bulk_text
 
@@ -34,6 +34,7 @@ def check(org: Org, text: str) -> str:
     """The object of a query that Bulk API 2.0 can run. Raises ``Refused`` (400) for any other."""
     query = parse(text)
     check_bulk_query(query)
+    bind(org, query)
     return query.object
 
 
@@ -41,7 +42,6 @@ def settle(org: Org, job: Job) -> Job:
     """Runs the job when it has not run yet; all rows are those of this moment."""
     if job.is_terminal:
         return job
-    settle_due(org)
     try:
         rows = _store(org, job)
     except Refused as refusal:

@@ -204,7 +204,13 @@ def _saved(outcome: tuple[str, bool, str | None]) -> Saved:
         return Saved(row_id, created=created)
     code, _, rest = error.partition(":")
     message, _, fields = rest.removesuffix("--").rstrip().rpartition(":")
-    return Saved("", created=False, code=code, message=message, fields=tuple(name.strip() for name in fields.split(",") if name.strip()))
+    return Saved(
+        "",
+        created=False,
+        code=code,
+        message=message,
+        fields=tuple(name.strip() for name in fields.split(",") if name.strip()),
+    )
 
 
 def _parent_type(sobject: SObject, relation: str) -> str:

@@ -151,7 +151,7 @@ def show_record(call: Call) -> httpx.Response:
 def show_record_by_key(call: Call) -> httpx.Response:
     """``GET sobjects/{object}/{field}/{value}``; 300 with their paths when there are several."""
     sobject = _object(call)
-    where = _equals(_key_field(call, sobject).name, call.parts["value"])
+    where = _equals(_key_field(call, sobject).name, _key_value(call))
     paths = _paths(call, sobject, where)
     return json_answer(paths, status=300) if len(paths) > 1 else json_answer(_first(call, sobject, where))
 
@@ -182,7 +182,7 @@ def upsert_record(call: Call) -> httpx.Response:
     key, record = _key_field(call, sobject), _record(call.json)
     if any(name.lower() == key.name.lower() for name in record):
         raise Refused(400, "INVALID_FIELD", f"Do not specify {key.name} in the request body; it is part of the URI")
-    value = call.parts["value"]
+    value = _key_value(call)
     paths = _paths(call, sobject, _equals(key.name, value))
     if len(paths) > 1:
         return json_answer(paths, status=300)
@@ -239,7 +239,7 @@ def _select(sobject: SObject, fields: Sequence[str], where: Comparison, *, limit
 
 
 def _equals(name: str, value: str) -> Comparison:
-    raw = value.strip(BLANKS).replace("\\", "\\\\").replace("'", "\\'")
+    raw = value.replace("\\", "\\\\").replace("'", "\\'")
     return Comparison(Name(name, 0), "=", (Text(raw, 0),), 0)
 
 
@@ -265,6 +265,14 @@ def _key_field(call: Call, sobject: SObject) -> Field:
         message = f"Provided external ID field does not exist or is not accessible: {call.parts['field']}"
         raise Refused(404, "NOT_FOUND", message)
     return found
+
+
+def _key_value(call: Call) -> str:
+    """The key in the path, without blanks around it. Raises ``Refused`` (404) when nothing is left."""
+    value = call.parts["value"].strip(BLANKS)
+    if not value:
+        raise Refused(404, "NOT_FOUND", NOT_FOUND)
+    return value
 
 
 # Collections.
@@ -319,7 +327,9 @@ def delete_collection(call: Call) -> httpx.Response:
             raise Refused(400, "MALFORMED_ID", f"malformed id {text}")
         records.append({"attributes": {"type": name}, "Id": whole_id(text)})
     all_or_none = call.query.get("allOrNone", "false").lower() == "true"
-    return json_answer([one.shown(with_created=False) for one in _saved_in_runs(call, "delete", records, all_or_none=all_or_none)])
+    return json_answer(
+        [one.shown(with_created=False) for one in _saved_in_runs(call, "delete", records, all_or_none=all_or_none)]
+    )
 
 
 def _collection(call: Call, operation: Operation) -> httpx.Response:

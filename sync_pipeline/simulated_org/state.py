@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -31,6 +32,9 @@ CALL_SLOT_SECONDS: Final = 300
 """Calls are counted in slots of this length, so that the rolling day needs few rows."""
 ID_BLOCK: Final = 200
 """Ids that a thread takes from the running number at once."""
+
+CREATED: Final = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|INDEX) IF NOT EXISTS (\w+)")
+"""The names of what a schema makes."""
 
 GATE_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -104,10 +108,12 @@ class Org:
         """Runs ``CREATE … IF NOT EXISTS`` statements, once for this object; cheap when called again."""
         if (name, sql) in self._schemas:
             return
-        with self._write_locks[name]:
-            connection = self.db(name)
-            connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nCOMMIT;")
-            self._schemas.add((name, sql))
+        wanted = set(CREATED.findall(sql))
+        there = {row[0] for row in self.db(name).execute("SELECT name FROM sqlite_master")}
+        if not wanted <= there:  # a reader must not wait for a writer only to find everything made
+            with self._write_locks[name]:
+                self.db(name).executescript(f"BEGIN IMMEDIATE;\n{sql}\nCOMMIT;")
+        self._schemas.add((name, sql))
 
     def close(self) -> None:
         """Closes this thread's connections."""

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,14 +21,16 @@ from typing import Any, Final
 from sync_pipeline.domain.errors import HeldElsewhere, SettingsError, StateError
 from sync_pipeline.staging.durable import PASSING, private_folder
 
-NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
-"""Plan ids and partition keys; nothing else becomes a name of a folder or file."""
+NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}\Z")
+"""Plan ids and partition keys; nothing else becomes a name of a folder or file. Keys of older plans may begin with ``-``."""
 PLAN_ID: Final = "%Y%m%dT%H%M%S.%fZ"
 ROW_FILES: Final = ("page-*.parquet", "part-*.parquet", "part-*.csv", f"*{PASSING}")
 """Files of a range that hold rows of the source; the others are its ledger."""
 LOCK_TRIES: Final = 10
 LOCK_PAUSE: Final = 0.02
 """Seconds between two tries: whoever only looks whether something is locked is gone before the last one."""
+SLOT_PAUSE: Final = 0.1
+"""Seconds between two looks for a free place."""
 
 
 class Area:
@@ -83,10 +85,49 @@ class Area:
         """The right to drive a night from a terminal. Raises ``HeldElsewhere``."""
         return self._lock("driver", what="the night, from a terminal")
 
+    def lock_measure(self) -> AbstractContextManager[None]:
+        """The right to measure the org for a night. Raises ``HeldElsewhere``."""
+        return self._lock("measure", what="the measurement of the night")
+
     def is_range_locked(self, partition: str) -> bool:
         """Somebody works on the range now, in this process or another. Keeps nobody from starting."""
+        return self._is_locked(f"range-{_checked(partition)}")
+
+    def is_measure_locked(self) -> bool:
+        """Somebody measures the org now. Keeps nobody from starting."""
+        return self._is_locked("measure")
+
+    def is_driver_locked(self) -> bool:
+        """Somebody drives a night from a terminal now. Keeps nobody from starting."""
+        return self._is_locked("driver")
+
+    @contextmanager
+    def slot(self, name: str, *, of: int, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+        """One of the places for this kind of work, of which all processes together have so many.
+
+        Whoever finds none waits by ``sleep``, which may raise.
+        """
+        while (descriptor := self._free_slot(name, of)) is None:
+            sleep(SLOT_PAUSE)
         try:
-            descriptor = os.open(self._lock_file(f"range-{_checked(partition)}"), os.O_RDONLY)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _free_slot(self, name: str, of: int) -> int | None:
+        for number in range(of):
+            descriptor = os.open(self._lock_file(f"{name}-{number}"), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+            else:
+                return descriptor
+        return None
+
+    def _is_locked(self, name: str) -> bool:
+        try:
+            descriptor = os.open(self._lock_file(name), os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:

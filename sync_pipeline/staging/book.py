@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from sync_pipeline.domain.errors import SettingsError, StateError
+from sync_pipeline.domain.errors import DiskFull, SettingsError, StateError, SyncError
 from sync_pipeline.domain.ledger import Counts, IngestJob, RangeState, Verdict
 from sync_pipeline.domain.night import JobEntry, Measurement, NightEntry, RangeEntry
 from sync_pipeline.domain.plan import Plan
@@ -34,6 +34,9 @@ TURN_SECONDS_MAX: Final = 0.5
 """Pauses between two looks at whose turn it is: the first, doubled up to the last."""
 COUNTS: Final = ("expected", "staged", "created", "updated", "failed", "unprocessed", "quarantined", "set_aside")
 OVER: Final = ("accounted", "dropped")
+BUSY: Final = (RangeState.READING, RangeState.LOADING)
+OPEN_PAUSE: Final = 0.02
+"""Seconds between two tries to open a file that another process is just making."""
 
 
 def utc_now() -> datetime:
@@ -49,9 +52,8 @@ class Book:
         self._connections = threading.local()
         try:
             path.touch(mode=0o600)  # SQLite gives its side files the mode of this one
-            with self._transaction() as book:
-                self._check_layout(book)
-        except (OSError, sqlite3.Error, StateError) as error:
+            self._check_layout()
+        except (OSError, StateError, DiskFull) as error:
             raise SettingsError(
                 f"The book {path} cannot be used: {getattr(error, 'message', error)}",
                 hint="Set SYNC_HOME to a folder of yours on a local disk, or restore the file from a copy.",
@@ -103,8 +105,12 @@ class Book:
         return _range(rows[0]) if rows else None
 
     def begin_run(self, plan_id: str, partition: str, *, pid: int, run_id: str = "", fresh: bool) -> RangeEntry:
-        """A run of the range has begun; ``fresh`` starts a new generation with nothing staged."""
+        """A run of the range has begun; ``fresh`` starts a new generation with nothing staged.
+
+        A run before it that never ended was killed: only whoever holds the range's lock begins one.
+        """
         with self._transaction() as book:
+            self._know_run(book, plan_id, run_id)
             if fresh:
                 counted = ", ".join(f"{name} = 0" for name in COUNTS if name != "expected")
                 planned = self._planned(book, plan_id, partition)
@@ -113,13 +119,14 @@ class Book:
                 book,
                 plan_id,
                 partition,
-                "state = ?, runs = runs + 1, pid = ?, run_id = ?, started_at = ?, heartbeat_at = ?, finished_at = NULL,"
-                " error = '', rows_sent = 0",
+                "attempts = attempts + (state IN (?, ?)), state = ?, runs = runs + 1, pid = ?, run_id = ?, started_at = ?,"
+                " heartbeat_at = ?, finished_at = NULL, error = '', rows_sent = 0",
+                *BUSY,
                 RangeState.READING,
                 pid,
                 run_id,
-                self._instant(),
-                self._instant(),
+                at := self._instant(),
+                at,
             )
             return _range(self._one(book, plan_id, partition))
 
@@ -156,13 +163,22 @@ class Book:
     ) -> None:
         """A run has ended. Only one that ends ``done`` has finished the range; ``failed_attempt`` counts against it."""
         changes, values = _changes(state=state, counts=counts)
-        changes += ["error = ?", "attempts = attempts + ?", "heartbeat_at = ?", "finished_at = ?"]
-        finished_at = self._instant() if state is RangeState.DONE else None
+        changes += ["error = ?", "attempts = attempts + ?", "heartbeat_at = ?", "finished_at = ?", "is_repair = is_repair AND ?"]
+        is_done, at = state is RangeState.DONE, self._instant()
         with self._transaction() as book:
             self._change(
                 book, plan_id, partition, ", ".join(changes),
-                *values, error, int(failed_attempt), self._instant(), finished_at,
+                *values, error, int(failed_attempt), at, at if is_done else None, not is_done,
             )  # fmt: skip
+
+    def know_run(self, plan_id: str, run_id: str) -> None:
+        """A run of an orchestrator has come this far, so that whatever becomes of it is told here."""
+        with self._transaction() as book:
+            self._know_run(book, plan_id, run_id)
+
+    def known_runs(self, plan_id: str) -> frozenset[str]:
+        """Runs of an orchestrator that came as far as the book."""
+        return frozenset(row["run_id"] for row in self._rows("SELECT run_id FROM run WHERE plan_id = ?", plan_id))
 
     def hold(self, plan_id: str, partition: str) -> None:
         """A person cancelled the range: nothing is started for it until a person does."""
@@ -174,12 +190,15 @@ class Book:
             self._change(book, plan_id, partition, "state = ?, error = ?", RangeState.GIVEN_UP, reason)
 
     def rearm(self, plan_id: str, partitions: Collection[str] | None = None) -> None:
-        """Gives ranges new attempts, as a person wants it; ``None`` means those held, given up or failed."""
-        stuck = (RangeState.HELD, RangeState.GIVEN_UP)
+        """Gives ranges that nobody works on new attempts, as a person wants it.
+
+        ``None`` means those held, given up, failed or killed.
+        """
+        stuck = (RangeState.HELD, RangeState.GIVEN_UP, *BUSY)
         with self._transaction() as book:
             if partitions is None:
                 rows = book.execute(
-                    "SELECT partition FROM range WHERE plan_id = ? AND state IN (?, ?, ?)",
+                    "SELECT partition FROM range WHERE plan_id = ? AND state IN (?, ?, ?, ?, ?)",
                     (plan_id, *stuck, RangeState.FAILED),
                 )
                 partitions = [row["partition"] for row in rows]
@@ -187,14 +206,16 @@ class Book:
                 self._change(
                     book, plan_id, partition,
                     "attempts = 0, rearmed_at = ?,"
-                    " state = CASE WHEN state NOT IN (?, ?) THEN state WHEN runs = 0 THEN ? ELSE ? END",
+                    " state = CASE WHEN state NOT IN (?, ?, ?, ?) THEN state WHEN runs = 0 THEN ? ELSE ? END",
                     self._instant(), *stuck, RangeState.PLANNED, RangeState.FAILED,
                 )  # fmt: skip
 
     def count_repair(self, plan_id: str, partition: str) -> None:
         """The range drifts and is to be repaired once more."""
         with self._transaction() as book:
-            self._change(book, plan_id, partition, "state = ?, repairs = repairs + 1", RangeState.DRIFTING)
+            self._change(
+                book, plan_id, partition, "state = ?, repairs = repairs + 1, is_repair = 1", RangeState.DRIFTING
+            )
 
     # Jobs
 
@@ -215,8 +236,11 @@ class Book:
             return made.lastrowid
 
     def job_created(self, intent: int, job_id: str) -> None:
+        """The org has made the job. Raises ``StateError`` when nobody intended it."""
         with self._transaction() as book:
-            book.execute("UPDATE job SET job_id = ?, state = 'Open' WHERE intent = ?", (job_id, intent))
+            changed = book.execute("UPDATE job SET job_id = ?, state = 'Open' WHERE intent = ?", (job_id, intent))
+            if changed.rowcount != 1:
+                raise StateError(f"Job {job_id} belongs to no intent of the book.", hint="Was SYNC_HOME cleared meanwhile?")
 
     def job_seen(self, intent: int, job: IngestJob) -> None:
         """The job as the org describes it now. An entry that is over stays as it is."""
@@ -315,6 +339,21 @@ class Book:
 
     # Endings
 
+    def begin_measure(self, plan_id: str, *, run_id: str = "") -> None:
+        """A measurement has begun. One before it that never ended was killed: only whoever holds the lock begins one."""
+        with self._transaction() as book:
+            self._know_run(book, plan_id, run_id)
+            self._change_night(
+                book, plan_id,
+                "measure_tries = measure_tries + (measuring_since IS NOT NULL), measuring_since = ?, measure_seen_at = ?,"
+                " measure_run_id = ?",
+                at := self._instant(), at, run_id,
+            )  # fmt: skip
+
+    def end_measure(self, plan_id: str) -> None:
+        """The measurement has ended, however it did."""
+        self._set_night(plan_id, "measuring_since = NULL, measure_seen_at = ?", self._instant())
+
     def record_measurement(self, plan_id: str, measurement: Measurement) -> None:
         document = _document(measurement)
         with self._transaction() as book:
@@ -359,20 +398,22 @@ class Book:
             for row in rows
         ]
 
-    # Conditions somebody was told of
+    # Conditions somebody is told of
 
     def conditions(self) -> dict[str, dict[str, Any]]:
-        """Open conditions by name, each with what was said of it."""
+        """Conditions by name, each with what was said of it and to whom."""
         return {row["name"]: json.loads(row["state"]) for row in self._rows("SELECT name, state FROM condition")}
 
-    def set_condition(self, name: str, state: Mapping[str, Any] | None) -> None:
-        """Opens or changes a condition; ``None`` closes it."""
+    def change_condition(self, name: str, change: Callable[[dict[str, Any] | None], Mapping[str, Any]]) -> None:
+        """Hands the state of a condition, ``None`` for a new one, to ``change`` and keeps what that returns.
+
+        All in one transaction: two processes that find the same news do not both act on it.
+        """
         with self._transaction() as book:
-            if state is None:
-                book.execute("DELETE FROM condition WHERE name = ?", (name,))
-            else:
-                document = json.dumps(dict(state), ensure_ascii=False)
-                book.execute("INSERT OR REPLACE INTO condition VALUES (?, ?)", (name, document))
+            found = book.execute("SELECT state FROM condition WHERE name = ?", (name,)).fetchone()
+            state = change(json.loads(found["state"]) if found is not None else None)
+            document = json.dumps(dict(state), ensure_ascii=False)
+            book.execute("INSERT OR REPLACE INTO condition VALUES (?, ?)", (name, document))
 
     # SQLite
 
@@ -382,25 +423,30 @@ class Book:
         if owner != os.getpid():
             book = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
             book.row_factory = sqlite3.Row
-            book.execute("PRAGMA journal_mode = WAL")
-            book.execute("PRAGMA synchronous = FULL")  # an intent must outlive a power cut
-            book.execute("PRAGMA foreign_keys = ON")
+            try:
+                _use_wal(book)
+                book.execute("PRAGMA synchronous = FULL")  # an intent must outlive a power cut
+                book.execute("PRAGMA foreign_keys = ON")
+            except sqlite3.Error:
+                book.close()
+                raise
             self._connections.book, self._connections.pid = book, os.getpid()
         connection: sqlite3.Connection = self._connections.book
         return connection
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        book = self._connection()
         try:
+            book = self._connection()
             book.execute("BEGIN IMMEDIATE")
-            yield book
-            book.execute("COMMIT")
+            try:
+                yield book
+                book.execute("COMMIT")
+            finally:
+                if book.in_transaction:
+                    book.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise self._failed(error) from None
-        finally:
-            if book.in_transaction:
-                book.execute("ROLLBACK")
 
     def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
         try:
@@ -408,22 +454,28 @@ class Book:
         except sqlite3.Error as error:
             raise self._failed(error) from None
 
-    def _failed(self, error: sqlite3.Error) -> StateError:
+    def _failed(self, error: sqlite3.Error) -> SyncError:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return DiskFull(f"The disk has no room for the book {self._path}.", hint="Make room there, then try again.")
         return StateError(f"The book {self._path} failed: {error}.", hint="Look at free disk space, then try again.")
 
-    def _check_layout(self, book: sqlite3.Connection) -> None:
-        """Makes the tables, or raises ``SettingsError`` when a later version wrote them."""
-        has_facts = book.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fact'").fetchone()
-        found = book.execute("SELECT value FROM fact WHERE name = 'layout'").fetchone() if has_facts else None
-        if found is not None and int(found["value"]) > LAYOUT:
+    def _check_layout(self) -> None:
+        """Makes the tables, or raises ``SettingsError`` when a later version wrote them. Waits for nobody but a maker."""
+        if not self._has_tables():
+            with self._transaction() as book:
+                if not self._has_tables():  # nobody else has made them meanwhile
+                    for statement in SCHEMA.split(";\n"):
+                        book.execute(statement)
+                    book.execute("INSERT INTO fact VALUES ('layout', ?)", (str(LAYOUT),))
+        (found,) = self._rows("SELECT value FROM fact WHERE name = 'layout'")
+        if int(found["value"]) > LAYOUT:
             raise SettingsError(
                 f"The book {self._path} is of layout {found['value']}; this version knows layouts up to {LAYOUT}.",
                 hint="Install the version that wrote it, or set SYNC_HOME to another folder.",
             )
-        if found is None:
-            for statement in SCHEMA.split(";\n"):
-                book.execute(statement)
-            book.execute("INSERT INTO fact VALUES ('layout', ?)", (str(LAYOUT),))
+
+    def _has_tables(self) -> bool:
+        return bool(self._rows("SELECT 1 FROM sqlite_schema WHERE name = 'fact'"))
 
     def _change(
         self, book: sqlite3.Connection, plan_id: str, partition: str, assignments: str, *values: object
@@ -439,6 +491,10 @@ class Book:
             "SELECT * FROM range WHERE plan_id = ? AND partition = ?", (plan_id, partition)
         ).fetchone()
         return found
+
+    def _know_run(self, book: sqlite3.Connection, plan_id: str, run_id: str) -> None:
+        if run_id:
+            book.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (plan_id, run_id))
 
     def _planned(self, book: sqlite3.Connection, plan_id: str, partition: str) -> int:
         """The rows counted for the range when its night was planned."""
@@ -464,6 +520,19 @@ class Book:
 _NIGHTS: Final = """
     SELECT night.*, (SELECT coalesce(sum(times), 0) FROM call WHERE call.plan_id = night.plan_id) AS api_calls FROM night
 """
+
+
+def _use_wal(book: sqlite3.Connection) -> None:
+    """Readers and a writer side by side. SQLite does not wait by itself for whoever is just making the file."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            book.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(OPEN_PAUSE)
 
 
 def _text(instant: datetime) -> str:
@@ -502,6 +571,9 @@ def _night(row: sqlite3.Row) -> NightEntry:
         verdict_reasons=tuple(json.loads(row["verdict_reasons"])),
         measurement=_measurement(row["measurement"]) if row["measurement"] is not None else None,
         measure_tries=row["measure_tries"],
+        measuring_since=_instant_of(row["measuring_since"]),
+        measure_seen_at=_instant_of(row["measure_seen_at"]),
+        measure_run_id=row["measure_run_id"],
         api_calls=row["api_calls"],
         seconds=row["seconds"],
     )
@@ -517,6 +589,7 @@ def _range(row: sqlite3.Row) -> RangeEntry:
         attempts=row["attempts"],
         generation=row["generation"],
         repairs=row["repairs"],
+        is_repair=bool(row["is_repair"]),
         pid=row["pid"],
         started_at=_instant_of(row["started_at"]),
         heartbeat_at=_instant_of(row["heartbeat_at"]),

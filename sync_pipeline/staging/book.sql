@@ -18,6 +18,9 @@ CREATE TABLE IF NOT EXISTS night (
     verdict_reasons TEXT NOT NULL DEFAULT '[]',
     measurement TEXT,
     measure_tries INTEGER NOT NULL DEFAULT 0,
+    measuring_since TEXT,
+    measure_seen_at TEXT,
+    measure_run_id TEXT NOT NULL DEFAULT '',
     seconds REAL NOT NULL DEFAULT 0
 ) STRICT;
 
@@ -40,6 +43,7 @@ CREATE TABLE IF NOT EXISTS range (
     attempts INTEGER NOT NULL DEFAULT 0,
     generation INTEGER NOT NULL DEFAULT 1,
     repairs INTEGER NOT NULL DEFAULT 0,
+    is_repair INTEGER NOT NULL DEFAULT 0,
     pid INTEGER NOT NULL DEFAULT 0,
     run_id TEXT NOT NULL DEFAULT '',
     started_at TEXT,
@@ -48,6 +52,13 @@ CREATE TABLE IF NOT EXISTS range (
     rearmed_at TEXT,
     error TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (plan_id, partition)
+) STRICT;
+
+-- Runs of an orchestrator that came as far as the book: those that did not are counted by the orchestrator alone.
+CREATE TABLE IF NOT EXISTS run (
+    plan_id TEXT NOT NULL REFERENCES night (plan_id),
+    run_id TEXT NOT NULL,
+    PRIMARY KEY (plan_id, run_id)
 ) STRICT;
 
 -- One ingest job from the intent to create it until it is accounted for or dropped.
@@ -98,5 +109,5 @@ CREATE TABLE IF NOT EXISTS verdict (
     seconds REAL NOT NULL
 ) STRICT;
 
--- Conditions that somebody was told of and that have not closed since.
+-- Conditions that somebody is told of: what fails, and the notes that recipients still wait for.
 CREATE TABLE IF NOT EXISTS condition (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT;

@@ -42,15 +42,20 @@ class Kind(StrEnum):
 
     MISSING = "missing"
     DIFFERENT = "different"
+    DOUBLED = "doubled"
+    """Several rows of the org have the key of one expected row; which of them is meant cannot be told."""
     ORPHAN = "orphan"
     """Only in the org."""
     REJECTED = "rejected"
     """In the org, though the expected row did not get through: it was there before."""
 
 
-FINDINGS: Final = pl.Schema({"kind": pl.String, "key": pl.String, "place": pl.UInt32, "changed": pl.Boolean})
+FINDINGS: Final = pl.Schema(
+    {"kind": pl.String, "key": pl.String, "place": pl.UInt32, "changed": pl.Boolean, "sent": pl.Boolean, "rows": pl.UInt32}
+)
 """``place`` is that of the expected row, null for an orphan. ``changed``: the row differs from the staged one in a way
-that explains the finding."""
+that explains the finding. ``sent``: the org should hold it. ``rows``: how many the org has of it; a doubled key is one
+finding, an orphan's rows are one each."""
 
 
 class Comparison:
@@ -131,7 +136,8 @@ class Comparison:
         return {"n": pl.UInt32, "matched": pl.UInt64, **dict.fromkeys(self._digests, pl.UInt64), **of_side[side]}
 
     def _join(self, lower: int, upper: int) -> int:
-        """Keeps the unequal rows of one bucket in a table by their numbers; returns how many there are."""
+        """Keeps the unequal rows of one bucket in a table by their numbers, and the keys that the org has more than once
+        in another; returns how many both hold."""
         digests = ", ".join(self._digests)
         inside = f"matched BETWEEN {lower} AND {upper}"
         of_present = ", ".join(f"p.{digest} AS {digest}" for digest in self._digests)
@@ -144,7 +150,16 @@ class Comparison:
             WHERE e.n IS NULL OR p.n IS NULL OR ({self._equal("e", "p")}) IS NOT TRUE
             """
         )
-        counted = self._database.execute("SELECT count(*) FROM unequal").fetchone()
+        self._database.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE several AS
+            SELECT matched, min(n) AS n, count(*) AS "rows" FROM present WHERE {inside}
+            GROUP BY matched HAVING count(*) > 1
+            """
+        )
+        counted = self._database.execute(
+            "SELECT (SELECT count(*) FROM unequal) + (SELECT count(*) FROM several)"
+        ).fetchone()
         return int(counted[0]) if counted is not None else 0
 
     def _named(self, lower: int, upper: int) -> pl.DataFrame:
@@ -162,23 +177,41 @@ class Comparison:
         self._database.execute(
             f"""
             COPY (
+                WITH e AS (SELECT n, matched, key, place FROM expected WHERE {inside} AND sent),
+                p AS (SELECT n, key FROM present WHERE {inside}),
+                r AS (
+                    SELECT matched, any_value(key) AS key, min(place) AS place
+                    FROM expected WHERE {inside} AND NOT sent GROUP BY matched
+                )
                 SELECT
                     CASE WHEN u.present_n IS NULL THEN '{Kind.MISSING}'
                          WHEN u.expected_n IS NOT NULL THEN '{Kind.DIFFERENT}'
                          WHEN r.matched IS NOT NULL THEN '{Kind.REJECTED}'
                          ELSE '{Kind.ORPHAN}' END AS kind,
                     coalesce(e.key, p.key) AS key,
-                    CAST(coalesce(e.place, r.place) AS UINTEGER) AS place,
-                    coalesce({changed}, false) AS changed
+                    coalesce(e.place, r.place) AS place,
+                    coalesce({changed}, false) AS changed,
+                    u.expected_n IS NOT NULL AS sent,
+                    CASE WHEN u.present_n IS NULL THEN 0 ELSE 1 END AS "rows"
                 FROM unequal AS u
-                LEFT JOIN (SELECT n, key, place FROM expected WHERE {inside} AND sent) AS e ON e.n = u.expected_n
-                LEFT JOIN (SELECT n, key FROM present WHERE {inside}) AS p ON p.n = u.present_n
-                LEFT JOIN (
-                    SELECT matched, min(place) AS place FROM expected WHERE {inside} AND NOT sent GROUP BY matched
-                ) AS r ON r.matched = u.matched
+                LEFT JOIN e ON e.n = u.expected_n
+                LEFT JOIN p ON p.n = u.present_n
+                LEFT JOIN r ON r.matched = u.matched
                 LEFT JOIN (
                     SELECT matched, bool_or(sent) AS sent, {staged} FROM staged WHERE {inside} GROUP BY matched
                 ) AS s ON s.matched = u.matched
+                LEFT JOIN several AS d ON d.matched = u.matched
+                WHERE d.matched IS NULL OR (e.n IS NULL AND r.matched IS NULL)
+                UNION ALL
+                SELECT
+                    '{Kind.DOUBLED}', coalesce(o.key, r.key), coalesce(o.place, r.place), false,
+                    o.matched IS NOT NULL, d."rows"
+                FROM several AS d
+                LEFT JOIN (
+                    SELECT matched, any_value(key) AS key, min(place) AS place FROM e GROUP BY matched
+                ) AS o ON o.matched = d.matched
+                LEFT JOIN r ON r.matched = d.matched
+                WHERE o.matched IS NOT NULL OR r.matched IS NOT NULL
             ) TO '{_quoted(file)}' (FORMAT parquet)
             """
         )

@@ -6,15 +6,20 @@ no ledger speaks of is swept.
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from sync_pipeline.domain.errors import DiskFull
 
 PASSING: Final = ".tmp"
 """Ends the name of a file that is still being written."""
 PIECE_BYTES: Final = 1 << 20
+ROOM_HINT: Final = "Make room on the disk of SYNC_HOME; nothing is lost, and the night goes on by itself."
 
 
 class Disk:
@@ -35,11 +40,29 @@ class Disk:
     def write(self, path: Path, content: bytes | memoryview) -> None:
         """A private file, whole under its own name or not there at all. Its folder is synced by the caller."""
         passing = passing_name(path)
-        descriptor = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        self.sync_file(passing)
-        self.rename(passing, path)
+        with room_for(passing, memoryview(content).nbytes):
+            descriptor = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            self.sync_file(passing)
+            self.rename(passing, path)
+
+
+@contextmanager
+def room_for(path: Path, size: int) -> Iterator[None]:
+    """Around the writing of a file of about that many bytes: a full disk keeps nothing of it, and is ``DiskFull``."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        path.unlink(missing_ok=True)
+        raise DiskFull(f"The disk has no room for {path}, which needs {size} bytes.", hint=ROOM_HINT) from None
+
+
+def is_full(error: OSError) -> bool:
+    """Nothing can be written because no room is left, on the disk or of the user's share of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def private_folder(folder: Path) -> None:

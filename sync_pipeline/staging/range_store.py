@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,11 +30,19 @@ from typing import Any, Final, Literal, Self
 import duckdb
 import polars as pl
 
-from sync_pipeline.domain.errors import HeldElsewhere, StateError
+from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, StateError, SyncError
 from sync_pipeline.domain.ledger import Counts, Cursor, Page, RowOutcome, UploadPart
 from sync_pipeline.staging.arrow import frame_of, handed_over
 from sync_pipeline.staging.cutting import ends, ring, slices
-from sync_pipeline.staging.durable import PASSING, Disk, checksum, passing_name, private_folder
+from sync_pipeline.staging.durable import (
+    PASSING,
+    ROOM_HINT,
+    Disk,
+    checksum,
+    passing_name,
+    private_folder,
+    room_for,
+)
 from sync_pipeline.staging.outcomes import Outcomes, outcomes_of
 
 log = logging.getLogger(__name__)
@@ -44,8 +53,14 @@ Render = Callable[[pl.DataFrame, Path], tuple[int, int]]
 FILE: Final = "range.duckdb"
 SPILL: Final = "spill"
 LAYOUT: Final = "1"
+LOCKED: Final = "Could not set lock on file"
+NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "Out of disk")
+"""How DuckDB says these things; it has no codes for them."""
 SWEPT: Final = (".parquet", ".csv", PASSING)
 """Endings of files that live only as long as the catalogue lists them."""
+READER_SECONDS: Final = 30.0
+"""How long an owner waits for readers of a range at rest, which keep it open for moments."""
+READER_PAUSE: Final = 0.1
 UNIT_SHARE: Final = 100
 """Rows without a parent are cut in units of this share of a part."""
 KEY_TYPES: Final = {"row": "BIGINT", "key": "VARCHAR"}
@@ -129,16 +144,18 @@ class RangeStore:
         memory: str = "128MB",
         disk: Disk | None = None,
         now: Callable[[], datetime] = utc_now,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> RangeStore:
         """The range in this folder, made when there is none. The caller holds the range's lock.
 
         ``schema`` names the staged columns after ``row`` and ``key``. Each page is read and checked; from the first
         damaged one on rows and cursor are taken back, and what was acknowledged of those rows is found again by key.
-        Raises ``StateError`` when the catalogue itself cannot be used.
+        Readers are waited for by ``sleep``. Raises ``HeldElsewhere`` when one of them does not let go, ``StateError``
+        when the catalogue itself cannot be used.
         """
         private_folder(folder)
         shutil.rmtree(folder / SPILL, ignore_errors=True)
-        database = _connect(folder, memory=memory, is_owner=True)
+        database = _opened(folder, memory=memory, sleep=sleep)
         try:
             (folder / FILE).chmod(0o600)
             types = _types_of(database, schema)
@@ -146,7 +163,7 @@ class RangeStore:
             store._prepare()
         except duckdb.Error as error:
             database.close()
-            raise StateError(f"The catalogue {folder / FILE} cannot be used: {error}.", hint=FRESH_HINT) from None
+            raise _told(folder, "cannot be used", error, hint=FRESH_HINT) from None
         except BaseException:
             database.close()
             raise
@@ -169,7 +186,7 @@ class RangeStore:
             store._make_views()
         except duckdb.Error as error:
             database.close()
-            raise StateError(f"The catalogue {folder / FILE} cannot be read: {error}.", hint=FRESH_HINT) from None
+            raise _told(folder, "cannot be read", error, hint=FRESH_HINT) from None
         return store
 
     def close(self) -> None:
@@ -284,11 +301,22 @@ class RangeStore:
         """How often rows were put in order and cut since reading ended."""
         return int(self._fact("rounds") or 0)
 
+    @property
+    def retries(self) -> int:
+        """How often transient rows were cut since rows were last cut for another reason."""
+        return int(self._fact("retries") or 0)
+
+    @property
+    def repairs(self) -> int:
+        """The number of the last repair that was cut; 0 before the first."""
+        return int(self._fact("repairs") or 0)
+
     def cut_round(
         self,
         *,
         which: Which,
         keys: pl.DataFrame | None = None,
+        repair: int | None = None,
         group_by: str | None,
         start_fraction: float,
         part_rows: int,
@@ -303,7 +331,8 @@ class RangeStore:
         ``keys`` (column ``key``) whatever became of them, unless quarantined. None of them takes a row of a part that is
         still open. Parts have about one size, at most ``part_bytes`` and ``part_rows`` (see ``cutting.ends``; exactly
         when ``serial``). They end where a parent ends. A parent with more than ``heavy_rows`` rows has parts of its own,
-        marked serial. The ring of parents starts at ``start_fraction`` of the rows.
+        marked serial. The ring of parents starts at ``start_fraction`` of the rows. ``repair`` is the number of the
+        repair that this round is.
         """
         self._refresh_views()
         number, made = self._last_part(), list[tuple[UploadPart, int, int]]()
@@ -319,8 +348,12 @@ class RangeStore:
                 for first, last in pairwise([0, *edges]):
                     number += 1
                     made.append(self._cut(number, slices(batch[first:last]), is_serial, render))
+        except DiskFull:
+            self._sweep()  # the parts that did fit would keep the disk full
+            raise
         finally:
-            self._run("DROP TABLE IF EXISTS ordered")
+            with suppress(SyncError):  # it goes with the connection anyway
+                self._run("DROP TABLE IF EXISTS ordered")
         self._disk.sync_folder(self._folder)
         with self._transaction():
             for part, slice_bytes, slice_crc32 in made:
@@ -330,6 +363,9 @@ class RangeStore:
                     slice_bytes, slice_crc32, part.serial, which == "keys",
                 )  # fmt: skip
             self._set_fact("rounds", str(self.rounds + 1))
+            self._set_fact("retries", str(self.retries + 1 if which == "transient" else 0))
+            if repair is not None:
+                self._set_fact("repairs", str(repair))
         return [part for part, _, _ in made]
 
     def parts(self, *, open_only: bool = True) -> list[UploadPart]:
@@ -771,8 +807,9 @@ class RangeStore:
         )
         file = f"part-{number:05d}.csv"
         passing = passing_name(self._folder / file)
-        size, crc = render(frame.drop("row"), passing)
-        self._disk.rename(passing, self._folder / file)
+        with room_for(passing, int(frame.estimated_size())):
+            size, crc = render(frame.drop("row"), passing)
+            self._disk.rename(passing, self._folder / file)
         content = _parquet(frame.select(pl.lit(number, dtype=pl.Int32).alias("part"), "row", "key"))
         self._disk.write(self._folder / _slice_name(number), content)
         part = UploadPart(number, self.rounds, frame.height, file, size, crc, serial)
@@ -842,24 +879,22 @@ class RangeStore:
     # SQL
 
     def _run(self, sql: str, *parameters: object) -> list[Any]:
-        """All rows of a statement: one that is left open would block the next. Raises ``StateError``."""
+        """All rows of a statement: one that is left open would block the next. Raises ``StateError``, ``DiskFull``."""
         try:
             return self._database.execute(sql, list(parameters)).fetchall()
         except duckdb.Error as error:
             raise self._failed(error) from None
 
     def _frame(self, sql: str, *parameters: object) -> pl.DataFrame:
-        """The rows of a SELECT as a frame. Raises ``StateError``."""
+        """The rows of a SELECT as a frame. Raises ``StateError``, ``DiskFull``."""
         try:
             return frame_of(self._database, sql, parameters)
         except duckdb.Error as error:
             raise self._failed(error) from None
 
-    def _failed(self, error: duckdb.Error) -> StateError:
-        return StateError(
-            f"The catalogue {self._folder / FILE} failed: {error}.",
-            hint="Look at free disk space and at SYNC_DUCKDB_MEMORY, then run the range again.",
-        )
+    def _failed(self, error: duckdb.Error) -> SyncError:
+        hint = "Look at free disk space and at SYNC_DUCKDB_MEMORY, then run the range again."
+        return _told(self._folder, "failed", error, hint=hint)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -868,7 +903,7 @@ class RangeStore:
             yield
             self._run("COMMIT")
         except BaseException:
-            with suppress(StateError):  # a failed commit has ended the transaction already
+            with suppress(SyncError):  # a failed commit has ended the transaction already
                 self._run("ROLLBACK")
             raise
         log_file = self._folder / f"{FILE}.wal"
@@ -896,6 +931,25 @@ _STANDS: Final = """
 """An acknowledgement ``s`` of ``sent_row`` that counts."""
 
 
+def _opened(folder: Path, *, memory: str, sleep: Callable[[float], None]) -> duckdb.DuckDBPyConnection:
+    """The catalogue for its owner, once no reader has it open."""
+    for waited in range(round(READER_SECONDS / READER_PAUSE)):
+        try:
+            return _connect(folder, memory=memory, is_owner=True)
+        except HeldElsewhere as error:
+            if not waited:
+                log.info("%s It is waited for.", error.message)
+            sleep(READER_PAUSE)
+    return _connect(folder, memory=memory, is_owner=True)
+
+
+def _told(folder: Path, what: str, error: duckdb.Error, *, hint: str) -> SyncError:
+    """An error of DuckDB in our own words."""
+    if any(sign in str(error) for sign in NO_ROOM):
+        return DiskFull(f"The disk has no room for the catalogue {folder / FILE}: {error}.", hint=ROOM_HINT)
+    return StateError(f"The catalogue {folder / FILE} {what}: {error}.", hint=hint)
+
+
 def _connect(folder: Path, *, memory: str, is_owner: bool) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": 1,
@@ -910,8 +964,13 @@ def _connect(folder: Path, *, memory: str, is_owner: bool) -> duckdb.DuckDBPyCon
     try:
         return duckdb.connect(str(folder / FILE), read_only=not is_owner, config=config)
     except duckdb.Error as error:
+        if is_owner and LOCKED not in str(error):
+            raise _told(folder, "cannot be opened", error, hint=FRESH_HINT) from None
         if is_owner:
-            raise StateError(f"The catalogue {folder / FILE} cannot be opened: {error}.", hint=FRESH_HINT) from None
+            raise HeldElsewhere(
+                f"The catalogue {folder / FILE} is being read by another process.",
+                hint="A look at the range (`rejects`, `trace`, a measurement) keeps it open; run it again.",
+            ) from None
         raise HeldElsewhere(
             f"The catalogue {folder / FILE} cannot be opened for reading: {error}.",
             hint="Is its range being worked on? Wait until it is at rest; see `sync-pipeline status`.",

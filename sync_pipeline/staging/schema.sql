@@ -1,8 +1,8 @@
 -- One range of one night. Rows are in Parquet files beside this database; here is what they are and what became of them.
 -- Ask `staged_row` for rows and `outcome` for their fate, from any folder. Instants are UTC.
 
--- Single facts: the layout's version, the staged columns, how often rows were put in order, and once reading has ended
--- the rows the source counted.
+-- Single facts: the layout's version, the staged columns, how often rows were put in order, how often of those for a
+-- retry, the number of the last repair, and once reading has ended the rows the source counted.
 CREATE TABLE IF NOT EXISTS fact (name VARCHAR PRIMARY KEY, "value" VARCHAR NOT NULL);
 
 -- A durable file of staged rows. The cursor of the range is that of its last page.

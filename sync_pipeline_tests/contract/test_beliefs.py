@@ -20,7 +20,9 @@ GOOD = "Qualification,2026-12-31"
 @pytest.fixture(autouse=True)
 def _tidy(door: Door) -> Iterator[None]:
     yield
-    found = door.json("GET", "/query", params={"q": "SELECT Id FROM Opportunity WHERE External_ID__c LIKE 'contract-%'"})
+    found = door.json(
+        "GET", "/query", params={"q": "SELECT Id FROM Opportunity WHERE External_ID__c LIKE 'contract-%'"}
+    )
     for record in found["records"]:
         door.client.delete(f"{door.root}/sobjects/Opportunity/{record['Id']}")
 
@@ -77,7 +79,10 @@ def test_every_row_of_a_job_is_in_one_of_three_result_sets(door: Door) -> None:
     failed = rows_of(door.results(job, "failedResults"))
     assert job["state"] == "JobComplete"
     assert (job["numberRecordsProcessed"], job["numberRecordsFailed"]) == (3, 1)
-    assert {row["External_ID__c"]: row["sf__Created"] for row in succeeded} == {"contract-1": "true", "contract-3": "true"}
+    assert {row["External_ID__c"]: row["sf__Created"] for row in succeeded} == {
+        "contract-1": "true",
+        "contract-3": "true",
+    }
     assert [row["sf__Error"].partition(":")[0] for row in failed] == ["REQUIRED_FIELD_MISSING"]
     assert rows_of(door.results(job, "unprocessedrecords")) == []
     assert rows_of(door.results(job, "unprocessedRecords")) == []
@@ -98,13 +103,17 @@ def test_an_empty_field_leaves_the_value_alone_and_na_clears_it(door: Door) -> N
     door.load("External_ID__c,Name,Amount,NextStep\ncontract-1,,,#N/A\n")
 
     found = door.json(
-        "GET", "/query", params={"q": "SELECT Name, Amount, NextStep FROM Opportunity WHERE External_ID__c = 'contract-1'"}
+        "GET",
+        "/query",
+        params={"q": "SELECT Name, Amount, NextStep FROM Opportunity WHERE External_ID__c = 'contract-1'"},
     )["records"][0]
     assert (found["Name"], found["Amount"], found["NextStep"]) == ("One", 12.5, None)
 
 
 def test_one_key_twice_in_200_rows_fails_all_of_its_rows(door: Door) -> None:
-    job = door.load(f"External_ID__c,Name,StageName,CloseDate\ncontract-1,a,{GOOD}\ncontract-1,b,{GOOD}\ncontract-2,c,{GOOD}\n")
+    job = door.load(
+        f"External_ID__c,Name,StageName,CloseDate\ncontract-1,a,{GOOD}\ncontract-1,b,{GOOD}\ncontract-2,c,{GOOD}\n"
+    )
 
     failed = rows_of(door.results(job, "failedResults"))
     assert [row["External_ID__c"] for row in failed] == ["contract-1", "contract-1"]
@@ -146,7 +155,9 @@ def test_the_job_list_names_own_jobs_with_their_creator(door: Door) -> None:
     job = door.new_job()
     user = door.client.get("/services/oauth2/userinfo").json()["user_id"]
 
-    listed = {found["id"]: found for found in door.json("GET", "/jobs/ingest", params={"jobType": "V2Ingest"})["records"]}
+    listed = {
+        found["id"]: found for found in door.json("GET", "/jobs/ingest", params={"jobType": "V2Ingest"})["records"]
+    }
 
     assert listed[job["id"]]["createdById"] == user
     assert listed[job["id"]]["state"] == "Open"
@@ -192,7 +203,9 @@ def test_bulk_query_refuses_to_count(door: Door) -> None:
 def test_count_says_how_many_rows_there_are_and_names_none(door: Door) -> None:
     door.load("External_ID__c,Name,StageName,CloseDate\n" + "".join(f"contract-{n},N,{GOOD}\n" for n in range(7)))
 
-    counted = door.json("GET", "/query", params={"q": "SELECT COUNT() FROM Opportunity WHERE External_ID__c LIKE 'contract-%'"})
+    counted = door.json(
+        "GET", "/query", params={"q": "SELECT COUNT() FROM Opportunity WHERE External_ID__c LIKE 'contract-%'"}
+    )
 
     assert (counted["totalSize"], counted["done"], counted["records"]) == (7, True, [])
 
@@ -282,12 +295,16 @@ def test_an_offset_at_the_end_is_refused(door: Door) -> None:
 
 def test_an_unknown_statement_is_refused(door: Door) -> None:
     params = {"dataspace": "default"}
-    answer = door.client.get(f"{door.root}{QUERY}/MTAuMjIuMTQ4LjE4MTo3NDg0_00000000-0000-0000-0000-000000000000", params=params)
+    answer = door.client.get(
+        f"{door.root}{QUERY}/MTAuMjIuMTQ4LjE4MTo3NDg0_00000000-0000-0000-0000-000000000000", params=params
+    )
 
     assert answer.status_code in (400, 404)
 
 
-@pytest.mark.parametrize("sql", ["SELEC 1", 'SELECT "nothing" FROM "ExtOpportunities__dlm"', 'SELECT 1 FROM "nowhere__dlm"'])
+@pytest.mark.parametrize(
+    "sql", ["SELEC 1", 'SELECT "nothing" FROM "ExtOpportunities__dlm"', 'SELECT 1 FROM "nowhere__dlm"']
+)
 def test_a_bad_statement_is_a_400_with_its_reason(door: Door, sql: str) -> None:
     answer = door.client.post(f"{door.root}{QUERY}", params={"dataspace": "default"}, json={"sql": sql})
 

@@ -52,7 +52,9 @@ def test_a_large_result_is_paged_to_its_end(connection: connector.Connection, ne
     assert keys == sorted(keys)
 
 
-def test_pages_under_a_byte_cap_are_joined(served: tuple[str, Org], connection: connector.Connection, nested: None) -> None:
+def test_pages_under_a_byte_cap_are_joined(
+    served: tuple[str, Org], connection: connector.Connection, nested: None
+) -> None:
     _, org = served
     org.set_setting("page_bytes", 20_000)
     try:
@@ -68,7 +70,10 @@ def test_pages_under_a_byte_cap_are_joined(served: tuple[str, Org], connection: 
 def test_parameters_reach_the_engine(connection: connector.Connection) -> None:
     cursor = connection.cursor()
 
-    cursor.execute('SELECT "ExternalId__c" FROM "ExtOpportunities__dlm" WHERE "ExternalId__c" = :key', {"key": "externalOpp0000007"})
+    cursor.execute(
+        'SELECT "ExternalId__c" FROM "ExtOpportunities__dlm" WHERE "ExternalId__c" = :key',
+        {"key": "externalOpp0000007"},
+    )
 
     assert [row[0] for row in cursor.fetchall()] == ["externalOpp0000007"]
 

@@ -24,7 +24,13 @@ def opportunities(served: tuple[str, Org]) -> Any:
 
 
 def record(key: str, **changes: str) -> dict[str, str]:
-    return {"External_ID__c": key, "Name": f"Name of {key}", "StageName": "Qualification", "CloseDate": "2026-12-31", **changes}
+    return {
+        "External_ID__c": key,
+        "Name": f"Name of {key}",
+        "StageName": "Qualification",
+        "CloseDate": "2026-12-31",
+        **changes,
+    }
 
 
 def test_an_upsert_is_counted_and_its_results_are_read(opportunities: Any) -> None:
@@ -57,9 +63,7 @@ def test_a_second_upsert_updates(opportunities: Any) -> None:
 def test_many_batches_run_one_after_the_other(opportunities: Any) -> None:
     records = [record(f"ss-batch-{n}") for n in range(1_000)]
 
-    jobs = opportunities.upsert(
-        records=records, external_id_field="External_ID__c", batch_size=300, wait=WAIT_SECONDS
-    )
+    jobs = opportunities.upsert(records=records, external_id_field="External_ID__c", batch_size=300, wait=WAIT_SECONDS)
 
     assert sum(job["numberRecordsProcessed"] for job in jobs) == 1_000
     assert len(jobs) == 4

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sync_pipeline.domain.errors import Stopped
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.salesforce.auth import EXCHANGE_PATH, TOKEN_PATH, Login
 from sync_pipeline.salesforce.session import Session
@@ -47,7 +48,8 @@ class Wire:
     """A session whose org is ``server``. Logins and token exchanges are answered here, unless other functions are named.
 
     ``requests`` holds what reached the org besides them, in order; ``calls`` what was counted. ``now`` is the clock in
-    seconds; a wait moves it on and is written down in ``pauses``. ``jitter`` is what the random numbers are.
+    seconds; a wait moves it on and is written down in ``pauses``, unless the work ``is_interrupted``. ``jitter`` is what the
+    random numbers are.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Wire:
         self.now = 1_000.0
         self.epoch = 1_800_000_000.0
         self.jitter = 1.0
+        self.is_interrupted = False
         self.session = Session(
             login,
             api_version=api_version,
@@ -84,6 +87,8 @@ class Wire:
         )
 
     def sleep(self, seconds: float) -> None:
+        if self.is_interrupted:
+            raise Stopped("Stopped: a person pressed stop.")
         if seconds:  # 0 is only a place where the work may be interrupted
             self.pauses.append(seconds)
         self.now += seconds

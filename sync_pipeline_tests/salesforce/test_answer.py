@@ -6,6 +6,7 @@ import gzip
 import io
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import httpx
 import msgspec
@@ -40,7 +41,7 @@ def answer(*pieces: bytes | Exception, status: int = 200, headers: dict[str, str
 def cut(body: bytes, places: Sequence[int]) -> list[bytes]:
     """The body in pieces; places beyond its end make empty ones."""
     edges = [0, *sorted(min(place, len(body)) for place in places), len(body)]
-    return [body[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [body[start:end] for start, end in pairwise(edges)]
 
 
 # lengths
@@ -237,6 +238,10 @@ def test_a_download_can_be_interrupted_between_its_pieces() -> None:
 # errors
 
 
+TENANT = (
+    b'{"timestamp":1,"error":"Unauthorized","message":"Authorization header verification failed",'
+    b'"internalErrorCode":"COMMON_ERROR_GENERIC","details":{"statusCode":401}}'
+)
 REST = b'[{"message":"Session expired or invalid","errorCode":"INVALID_SESSION_ID"}]'
 
 
@@ -250,12 +255,7 @@ REST = b'[{"message":"Session expired or invalid","errorCode":"INVALID_SESSION_I
         (b'{"error":"invalid_grant","error_description":"no valid scopes"}', "invalid_grant", "no valid scopes"),
         (b'{"error":"invalid_grant","error_description":null}', "invalid_grant", ""),
         (b'{"error":"42601","message":"syntax error","details":{"errorSource":"User"}}', "42601", "syntax error"),
-        (
-            b'{"timestamp":1,"error":"Unauthorized","message":"Authorization header verification failed",'
-            b'"internalErrorCode":"COMMON_ERROR_GENERIC","details":{"statusCode":401}}',
-            "Unauthorized",
-            "Authorization header verification failed",
-        ),
+        (TENANT, "Unauthorized", "Authorization header verification failed"),
         (b'{"internalErrorCode":"COMMON_ERROR_GENERIC","error":null}', "COMMON_ERROR_GENERIC", ""),
         (
             rb'[{"errorCode":"BAD_REQUEST","message":"{\"error\":\"42P01\",\"message\":\"no such table\"}"}]',

@@ -113,7 +113,10 @@ def test_the_jwt_flow_sends_an_assertion_of_three_minutes_signed_with_the_key(au
     assert form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
     assert jwt.get_unverified_header(form["assertion"])["alg"] == "RS256"
     claims = jwt.decode(
-        form["assertion"], rsa_key().public_key(), algorithms=["RS256"], options={"verify_exp": False, "verify_aud": False}
+        form["assertion"],
+        rsa_key().public_key(),
+        algorithms=["RS256"],
+        options={"verify_exp": False, "verify_aud": False},
     )
     assert claims == {"iss": "consumer", "sub": "sync@acme.com", "aud": audience, "exp": 1_800_000_180}
 

@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 from sync_pipeline.domain.errors import RequestRefused, WireError
 from sync_pipeline.salesforce.queries import ConnectQueries, Progress, Queries, Statement, Submitted, TenantQueries
-from sync_pipeline_tests.salesforce.conftest import Piecewise, Wire, access_token, answers, bearer, body_of, tenant_token
+from sync_pipeline_tests.salesforce.conftest import (
+    Piecewise,
+    Wire,
+    access_token,
+    answers,
+    bearer,
+    body_of,
+    tenant_token,
+)
 
 ID = "MTAuMjIuMTQ4LjE4MTo3NDg0_9c77528b-78b5-a08d-f443-c05dcb8305b7"
 STATEMENT = Statement(
@@ -139,7 +147,9 @@ def test_an_id_beside_the_status_is_an_id_too() -> None:
     assert submit(queries).progress.query_id == ID
 
 
-@pytest.mark.parametrize("content", [{"data": [["a"]]}, {"status": {"queryId": ID}}, {"completionStatus": "Running"}, {}])
+@pytest.mark.parametrize(
+    "content", [{"data": [["a"]]}, {"status": {"queryId": ID}}, {"completionStatus": "Running"}, {}]
+)
 def test_an_answer_without_id_or_status_is_no_answer(content: dict[str, Any]) -> None:
     wire, queries = connect(*(httpx.Response(200, json=content) for _ in range(6)))
 
@@ -337,7 +347,7 @@ def test_rows_that_are_no_arrow_of_the_right_width_are_refused(content: bytes) -
 
 
 def test_v3_tells_what_the_engine_complains_about() -> None:
-    syntax = {"error": "42601", "message": "syntax error at or near \"FORM\"", "details": {"errorSource": "User"}}
+    syntax = {"error": "42601", "message": 'syntax error at or near "FORM"', "details": {"errorSource": "User"}}
     gone = {"error": "02000", "message": "the requested query ID is unknown"}
     slow = {"error": "53S01", "message": "The query exceeded the time limit of 1800 s"}
     wire, queries = tenant(

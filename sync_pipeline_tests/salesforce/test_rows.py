@@ -56,7 +56,9 @@ def test_a_row_of_other_width_or_with_anything_but_text_is_refused(row: Any) -> 
         decode_rows(body([["a", "b"], row]), ["k", "n"])
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"data": [["a", "b"]', b'{"data": [["\xff", "b"]]}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b'{"data": [["a", "b"]', b'{"data": [["\xff", "b"]]}', b"[" * 100_000]
+)
 def test_an_answer_that_holds_no_rows_at_all_is_refused(text: bytes) -> None:
     with pytest.raises(BadAnswer, match="not the expected JSON"):
         decode_rows(text, ["k", "n"])

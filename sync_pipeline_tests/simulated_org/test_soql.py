@@ -541,6 +541,11 @@ def test_more_groups_than_one_answer_holds_are_refused_unless_a_limit_cuts_them(
             "value of filter criterion for field 'Amount' must be of type double and should not be enclosed in quotes",
         ),
         (
+            "SELECT Id FROM Opportunity WHERE CloseDate = ''",
+            "INVALID_FIELD",
+            "value of filter criterion for field 'CloseDate' must be of type date and should not be enclosed in quotes",
+        ),
+        (
             "SELECT Id FROM Opportunity WHERE CreatedDate > 2026-01-01",
             "INVALID_FIELD",
             "value of filter criterion for field 'CreatedDate' must be of type dateTime and should not be enclosed in quotes",

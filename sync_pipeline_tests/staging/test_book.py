@@ -1012,16 +1012,36 @@ def test_every_state_of_a_range_can_be_written_and_read(book: Book, state: Range
 # Conditions
 
 
-def test_a_condition_is_open_until_it_is_closed(book: Book) -> None:
-    book.set_condition("night", {"failing": ["values_equal"], "due": None})
-    book.set_condition("parked", {"until": "08:10"})
-    book.set_condition("night", {"failing": ["values_equal", "Bänk"]})
+def test_a_condition_is_what_the_last_change_made_of_it(book: Book) -> None:
+    book.change_condition("night", lambda _: {"failing": ["values_equal"], "due": None})
+    book.change_condition("parked", lambda _: {"until": "08:10"})
+
+    book.change_condition("night", lambda state: {"failing": [*(state or {})["failing"], "Bänk"]})
+
     assert book.conditions() == {"night": {"failing": ["values_equal", "Bänk"]}, "parked": {"until": "08:10"}}
 
-    book.set_condition("night", None)
-    book.set_condition("night", None)
 
-    assert book.conditions() == {"parked": {"until": "08:10"}}
+def test_a_new_condition_has_no_state(book: Book) -> None:
+    seen: list[object] = []
+
+    def change(state: object) -> dict[str, int]:
+        seen.append(state)
+        return {"opened": len(seen)}
+
+    book.change_condition("night", change)
+    book.change_condition("night", change)
+
+    assert seen == [None, {"opened": 1}]
+    assert book.conditions() == {"night": {"opened": 2}}
+
+
+def test_a_change_that_fails_leaves_the_condition_as_it_was(book: Book) -> None:
+    book.change_condition("night", lambda _: {"failing": []})
+
+    with pytest.raises(KeyError):
+        book.change_condition("night", lambda state: {"due": (state or {})["due"]})
+
+    assert book.conditions() == {"night": {"failing": []}}
 
 
 # Trouble

@@ -1,0 +1,394 @@
+"""Data Cloud's Query APIs: the life of a statement, its pages, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sync_pipeline.simulated_org.data_cloud import json_lines
+from sync_pipeline.simulated_org.login import new_token
+from sync_pipeline.simulated_org.query_engine import Parameter, SqlError, bound
+from sync_pipeline.simulated_org.source import change_source, write_source
+from sync_pipeline_tests.simulated_org.conftest import Asker, asker
+
+QUERY = "/ssot/query-sql"
+V3 = "/api/v3/query"
+ARROW = "application/vnd.apache.arrow.stream"
+ROWS = 5_000
+ALL = 'SELECT "k", "n" FROM "Things__dlm" ORDER BY "k"'
+
+
+@pytest.fixture
+def things(asked: Asker) -> Asker:
+    frame = pl.DataFrame({"k": [f"key{n:05d}" for n in range(ROWS)], "n": list(range(ROWS))})
+    write_source(asked.org, "Things__dlm", [frame])
+    return asked
+
+
+@pytest.fixture
+def tenant(things: Asker) -> Asker:
+    return asker(things.org, kind="tenant")
+
+
+def submit(asked: Asker, sql: str, **more: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = asked.json("POST", QUERY, json={"sql": sql, "rowLimit": 50_000, **more})
+    return answer
+
+
+def look(asked: Asker, answer: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = asked.json("GET", f"{QUERY}/{answer['status']['queryId']}")
+    return found
+
+
+def page(asked: Asker, answer: dict[str, Any], offset: int, **params: Any) -> dict[str, Any]:
+    path = f"{QUERY}/{answer['status']['queryId']}/rows"
+    found: dict[str, Any] = asked.json("GET", path, params={"offset": offset, **params})
+    return found
+
+
+# The life of a statement
+
+
+def test_a_small_result_is_complete_with_its_first_answer(things: Asker) -> None:
+    answer = submit(things, 'SELECT count(*) AS "n" FROM "Things__dlm"')
+
+    assert answer["data"] == [[ROWS]]
+    assert answer["metadata"] == [{"name": "n", "type": "BigInt", "nullable": True}]
+    assert (answer["status"]["completionStatus"], answer["status"]["rowCount"]) == ("ResultsProduced", 1)
+
+
+def test_a_large_one_is_running_at_first_then_produced_then_finished(things: Asker) -> None:
+    answer = submit(things, ALL)
+
+    states = [answer["status"], *(look(things, answer) for _ in range(3))]
+    assert [state["completionStatus"] for state in states] == ["Running", "ResultsProduced", "Finished", "Finished"]
+    assert [state["rowCount"] for state in states] == [2_000, ROWS, ROWS, ROWS]
+    assert len(answer["data"]) == 2_000
+    assert states[1]["expirationTime"] == ""
+    assert states[2]["expirationTime"].startswith("seconds: ")
+
+
+def test_the_row_count_grows_while_a_statement_runs(things: Asker) -> None:
+    things.org.set_setting("running_polls", 3)
+    answer = submit(things, ALL)
+
+    states = [look(things, answer) for _ in range(4)]
+
+    assert [state["completionStatus"] for state in states] == ["Running"] * 3 + ["ResultsProduced"]
+    counts = [state["rowCount"] for state in states]
+    assert counts == sorted(counts)
+    assert counts[0] < ROWS == counts[-1]
+
+
+def test_rows_that_are_not_there_yet_cannot_be_read(things: Asker) -> None:
+    things.org.set_setting("running_polls", 3)
+    answer = submit(things, ALL)
+    look(things, answer)
+
+    refused = things.ask("GET", f"{QUERY}/{answer['status']['queryId']}/rows", params={"offset": ROWS - 1})
+
+    assert refused.status_code == 400
+
+
+def test_a_paced_statement_takes_its_time(things: Asker) -> None:
+    things.org.set_setting("pace", {"query_seconds": 100})
+    answer = submit(things, ALL)
+    first = look(things, answer)
+    things.org.advance(60)
+    second = look(things, answer)
+    things.org.advance(60)
+
+    assert (first["completionStatus"], second["completionStatus"]) == ("Running", "Running")
+    assert first["rowCount"] <= second["rowCount"] < ROWS
+    assert look(things, answer)["rowCount"] == ROWS
+    assert page(things, answer, ROWS - 1)["returnedRows"] == 1
+
+
+def test_a_statement_over_its_own_time_limit_is_refused(things: Asker) -> None:
+    things.org.set_setting("pace", {"query_seconds": 100})
+
+    refused = things.ask("POST", QUERY, json={"sql": ALL, "querySettings": {"query_timeout": "5000ms"}})
+
+    assert refused.status_code == 408
+    assert json.loads(refused.json()[0]["message"])["error"] == "53S01"
+
+
+def test_a_result_is_of_the_moment_it_was_asked_for(things: Asker) -> None:
+    answer = submit(things, ALL)
+    look(things, answer)
+
+    change_source(things.org, "Things__dlm", lambda frame: frame.head(1))
+
+    assert page(things, answer, 4_000)["returnedRows"] == 1_000
+    assert submit(things, 'SELECT count(*) FROM "Things__dlm"')["data"] == [[1]]
+
+
+def test_results_expire_after_a_day(things: Asker) -> None:
+    answer = submit(things, ALL)
+
+    things.org.advance(86_401)
+    token = new_token(things.org, kind="core", client="simulated", user_id=things.org.user_id)
+
+    gone = things.ask("GET", f"{QUERY}/{answer['status']['queryId']}", headers={"Authorization": f"Bearer {token}"})
+    assert gone.status_code == 404
+
+
+def test_a_deleted_result_is_gone_with_its_files(things: Asker) -> None:
+    answer = submit(things, ALL)
+    look(things, answer)
+    page(things, answer, 0)
+
+    assert things.ask("DELETE", f"{QUERY}/{answer['status']['queryId']}").status_code == 204
+    assert things.ask("GET", f"{QUERY}/{answer['status']['queryId']}").status_code == 404
+    assert list(things.org.files("results").iterdir()) == []
+
+
+def test_nobody_reads_the_results_of_another_user(things: Asker) -> None:
+    answer = submit(things, ALL)
+    admin = asker(things.org, user_id=things.org.admin_id)
+
+    assert admin.ask("GET", f"{QUERY}/{answer['status']['queryId']}").status_code == 404
+
+
+def test_the_same_statement_may_come_from_the_cache(things: Asker) -> None:
+    things.org.set_setting("result_cache_seconds", 3_600)
+    count = 'SELECT count(*) FROM "Things__dlm" WHERE :run = :run'
+
+    def counted(run: str) -> int:
+        parameters = [{"name": "run", "type": "Varchar", "value": run}]
+        found: int = submit(things, count, sqlParameters=parameters)["data"][0][0]
+        return found
+
+    first = counted("one")
+    change_source(things.org, "Things__dlm", lambda frame: frame.head(7))
+
+    assert (first, counted("one"), counted("two")) == (ROWS, ROWS, 7)
+
+
+# Pages
+
+
+@pytest.mark.parametrize("page_bytes", [1, 100, 5_000, 2_000_000])
+def test_pages_under_any_byte_cap_hold_every_row_once_in_order(things: Asker, page_bytes: int) -> None:
+    things.org.set_setting("page_bytes", page_bytes)
+    answer = submit(things, 'SELECT "k" FROM "Things__dlm" WHERE "n" < 300 ORDER BY "k"')
+    look(things, answer)
+    keys: list[str] = []
+    while len(keys) < 300:
+        found = page(things, answer, len(keys), rowLimit=120)
+        assert 1 <= found["returnedRows"] == len(found["data"]) <= 120
+        keys += [row[0] for row in found["data"]]
+
+    assert keys == [f"key{n:05d}" for n in range(300)]
+
+
+@pytest.mark.parametrize(("offset", "limit"), [(ROWS, 1), (ROWS + 7, 1), (-1, 1), (0, 0), (0, -5), ("x", 1)])
+def test_a_span_outside_of_the_result_is_refused(things: Asker, offset: Any, limit: int) -> None:
+    answer = submit(things, ALL)
+    look(things, answer)
+
+    refused = things.ask(
+        "GET", f"{QUERY}/{answer['status']['queryId']}/rows", params={"offset": offset, "rowLimit": limit}
+    )
+
+    assert refused.status_code == 400
+    assert json.loads(refused.json()[0]["message"])["error"] == "22023"
+
+
+def test_the_schema_can_be_left_out(things: Asker) -> None:
+    answer = submit(things, ALL)
+    look(things, answer)
+
+    assert "metadata" in page(things, answer, 0)
+    assert "metadata" not in page(things, answer, 0, omitSchema="true")
+
+
+def test_an_empty_page_is_a_fault_and_passes(things: Asker) -> None:
+    things.fault("empty_page nth=1")
+    answer = submit(things, ALL)
+    look(things, answer)
+
+    assert [page(things, answer, 0, rowLimit=10)["returnedRows"] for _ in range(2)] == [0, 10]
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | TEXTS,
+            st.none() | st.integers(-(2**63), 2**63 - 1),
+            st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            st.none() | st.booleans(),
+            st.none() | st.dates(date(1, 1, 1)),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_every_value_comes_back_from_its_json(rows: list[tuple[Any, ...]]) -> None:
+    kinds = {"text": pl.String, "whole": pl.Int64, "double": pl.Float64, "truth": pl.Boolean, "day": pl.Date}
+    frame = pl.DataFrame(rows, schema=kinds, orient="row")
+
+    found = json.loads(b"[[" + json_lines(frame)[:-4] + b"]]")
+
+    expected = [[value.isoformat() if isinstance(value, date) else value for value in row] for row in rows]
+    assert found == expected
+
+
+def test_numbers_keep_their_digits(asked: Asker) -> None:
+    exact = Decimal("12345678901234567890.123456789012345678")
+    write_source(asked.org, "Money__dlm", [pl.DataFrame({"m": [exact]}, schema={"m": pl.Decimal(38, 18)})])
+
+    answer = asked.ask("POST", QUERY, json={"sql": 'SELECT "m" FROM "Money__dlm"'})
+
+    assert json.loads(answer.text, parse_float=Decimal)["data"] == [[exact]]
+    assert answer.json()["metadata"][0] == {
+        "name": "m",
+        "type": "Numeric",
+        "precision": 38,
+        "scale": 18,
+        "nullable": True,
+    }
+
+
+# SQL
+
+
+def test_text_is_compared_by_bytes_and_nulls_come_last(asked: Asker) -> None:
+    texts = ["b", "B", "a", None, "é", "𝄞", "￿", "", " "]
+    write_source(asked.org, "Texts__dlm", [pl.DataFrame({"t": texts})])
+
+    up = submit(asked, 'SELECT "t" FROM "Texts__dlm" ORDER BY "t"')["data"]
+    down = submit(asked, 'SELECT "t" FROM "Texts__dlm" ORDER BY "t" DESC')["data"]
+
+    known = [text for text in texts if text is not None]
+    assert [text for (text,) in up] == [*sorted(known), None]
+    assert [text for (text,) in down] == [None, *sorted(known, reverse=True)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "state"),
+    [
+        ("SELEC 1", "42601"),
+        ("SELECT 1; SELECT 2", "42601"),
+        ('SELECT "x" FROM "Things__dlm"', "42703"),
+        ('SELECT 1 FROM "Nowhere__dlm"', "42P01"),
+        ("SELECT frobnicate(1)", "42883"),
+        ("SELECT CAST('a' AS integer)", "22P02"),
+        ('DELETE FROM "Things__dlm"', "25006"),
+        ("CREATE TABLE t (a int)", "25006"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "42501"),
+        ("SELECT * FROM read_parquet('../org.sqlite')", "42501"),
+        ("SELECT :missing", "42601"),
+    ],
+)
+def test_bad_statements_are_refused_with_their_state(things: Asker, sql: str, state: str) -> None:
+    refused = things.ask("POST", QUERY, json={"sql": sql})
+
+    assert refused.status_code == 400
+    assert json.loads(refused.json()[0]["message"])["error"] == state
+
+
+@given(TEXTS)
+def test_a_parameter_is_a_value_whatever_it_holds(value: str) -> None:
+    text, values = bound(
+        "SELECT ':a', \":a\", '::' || :a -- :a\n/* :a */ , x::text", [Parameter("Varchar", value, "a")]
+    )
+
+    assert text == "SELECT ':a', \":a\", '::' || $p0 -- :a\n/* :a */ , x::text"
+    assert values == {"p0": value}
+
+
+def test_parameters_are_known_by_name_by_mark_and_by_number() -> None:
+    two = [Parameter("varchar", "x"), Parameter("BigInt", "2")]
+
+    assert bound("SELECT ?, ?", two) == ("SELECT $p0, CAST($p1 AS BIGINT)", {"p0": "x", "p1": "2"})
+    assert bound("SELECT $2", two) == ("SELECT CAST($p1 AS BIGINT)", {"p1": "2"})
+    with pytest.raises(SqlError):
+        bound("SELECT ?, ?, ?", two)
+
+
+def test_a_wrong_data_space_is_refused(things: Asker) -> None:
+    refused = things.ask("POST", QUERY, params={"dataspace": "secret"}, json={"sql": ALL})
+
+    assert refused.status_code == 403
+
+
+# V3
+
+
+def v3_submit(
+    tenant: Asker, sql: str, *, accept: str = "application/json", **more: Any
+) -> tuple[dict[str, Any], bytes]:
+    answer = tenant.ask("POST", V3, json={"sql": sql, **more}, headers={"Accept": accept})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["status"] == answer.headers["x-hyperdb-status"]
+    return json.loads(answer.headers["status"]), answer.content
+
+
+def test_v3_tells_the_state_in_a_header_and_the_rows_as_arrow(tenant: Asker) -> None:
+    status, content = v3_submit(tenant, ALL, accept=ARROW)
+    looked = tenant.json("GET", f"{V3}/{status['queryId']}")
+    found = tenant.ask("GET", f"{V3}/{status['queryId']}/rows", params={"offset": 4_990}, headers={"Accept": ARROW})
+
+    assert (status["completionStatus"], content) == ("RUNNING_OR_UNSPECIFIED", b"")
+    assert (looked["completionStatus"], looked["rowCount"]) == ("RESULTS_PRODUCED", ROWS)
+    assert pl.read_ipc_stream(io.BytesIO(found.content)).rows()[0] == ("key04990", 4_990)
+
+
+def test_v3_pages_and_chunks_hold_every_row_once(tenant: Asker) -> None:
+    status, _ = v3_submit(tenant, ALL)
+    tenant.json("GET", f"{V3}/{status['queryId']}")
+    keys: list[str] = []
+    while len(keys) < ROWS:
+        params = {"offset": len(keys), "limit": 4_000, "byteLimit": 30_000}
+        found = tenant.ask("GET", f"{V3}/{status['queryId']}/rows", params=params, headers={"Accept": ARROW})
+        keys += pl.read_ipc_stream(io.BytesIO(found.content))["k"].to_list()
+    (chunk,) = [tenant.json("GET", f"{V3}/{status['queryId']}/chunks/0")]
+
+    assert keys == [f"key{n:05d}" for n in range(ROWS)]
+    assert [row[0] for row in chunk["data"]] == keys
+    assert tenant.ask("GET", f"{V3}/{status['queryId']}/chunks/1").status_code == 400
+
+
+def test_v3_counts_may_be_text(tenant: Asker) -> None:
+    tenant.org.set_setting("count_as_text", True)
+
+    status, _ = v3_submit(tenant, 'SELECT 1 AS "one"')
+
+    assert (status["rowCount"], status["chunkCount"]) == ("1", "1")
+
+
+def test_v3_refuses_in_its_own_words(tenant: Asker) -> None:
+    wrong = tenant.ask("POST", V3, json={"sql": "SELEC 1"})
+    unknown = tenant.ask("GET", f"{V3}/nobody")
+    unacceptable = tenant.ask("POST", V3, json={"sql": ALL}, headers={"Accept": "text/html"})
+
+    assert (wrong.status_code, wrong.json()["error"]) == (400, "42601")
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "02000")
+    assert unacceptable.status_code == 406
+
+
+def test_the_tenant_host_takes_no_core_token(things: Asker) -> None:
+    refused = things.ask("POST", V3, json={"sql": ALL})
+
+    assert refused.status_code == 401
+    assert refused.json()["internalErrorCode"] == "COMMON_ERROR_GENERIC"
+
+
+def test_ids_with_a_slash_travel_as_they_are_shown(things: Asker) -> None:
+    things.org.set_setting("query_id_slash", True)
+    answer = submit(things, ALL)
+
+    assert "%2F" in answer["status"]["queryId"]
+    assert look(things, answer)["rowCount"] == ROWS
