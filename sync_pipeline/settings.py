@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 
 from sync_pipeline.domain.errors import SettingsError
 from sync_pipeline.domain.origin import origin
-from sync_pipeline.domain.policy import Policy, Verify
+from sync_pipeline.domain.policy import OtherLoads, Policy, Verify
 from sync_pipeline.domain.secret import Secret
 
 PACKAGED_MAPPING: Final = Path(__file__).with_name("opportunity.toml")
@@ -142,6 +142,13 @@ def verify(value: str) -> Verify:
         raise ValueError(f"is unknown; write {', '.join(Verify)}") from None
 
 
+def other_loads(value: str) -> OtherLoads:
+    try:
+        return OtherLoads(value)
+    except ValueError:
+        raise ValueError(f"is unknown; write {' or '.join(OtherLoads)}") from None
+
+
 def query_api(value: str) -> Literal["connect", "v3"]:
     if value == "connect":
         return "connect"
@@ -177,6 +184,19 @@ def api_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", value):
         raise ValueError("is not an API name; write letters, digits and underscores")
     return value
+
+
+def field_or_none(value: str) -> str:
+    """An API name, or ``none``."""
+    return "" if value == "none" else api_name(value)
+
+
+def signing_keys(value: str) -> tuple[Secret, ...]:
+    """Keys with blanks between them, none so short that it could be guessed."""
+    keys = value.split()
+    if any(len(key) < 16 for key in keys):
+        raise ValueError("is too short; write at least 16 characters for each key")
+    return tuple(Secret(key) for key in keys)
 
 
 def api_version(value: str) -> str:
@@ -314,6 +334,11 @@ OWN: Final[tuple[Setting, ...]] = (
         "Called after each night that ended well, so that a watchdog elsewhere misses the one that did not",
         is_secret=True, default_told="none",
     ),
+    Setting(
+        "certificate_keys", "SYNC_CERTIFICATE_KEY", "", signing_keys, "text",
+        "Signs the certificates of nights (HMAC); after a blank may follow earlier keys, whose signatures stay good",
+        is_secret=True,
+    ),
 )  # fmt: skip
 """Fields of ``Settings``."""
 
@@ -321,6 +346,10 @@ STEERING: Final[tuple[Setting, ...]] = (
     Setting(
         "verify", "SYNC_VERIFY", "values", verify, "values, keys, counts",
         "How the org is measured after the last range; only `values` may say reconciled",
+    ),
+    Setting(
+        "distribution", "SYNC_DISTRIBUTION", "StageName", field_or_none, "API name, none",
+        "Target field by whose values the rows of source and org are counted, side by side",
     ),
     Setting(
         "start_window", "SYNC_START_WINDOW", "4 h", duration(least=timedelta(minutes=1)), "time",
@@ -410,6 +439,10 @@ STEERING: Final[tuple[Setting, ...]] = (
         "A source with a smaller share of last night's rows than this opens no night",
     ),
     Setting(
+        "other_loads", "SYNC_OTHER_LOADS", "warn", other_loads, "warn, refuse",
+        "Whether a night begins while ingest jobs of others load the target object, which takes locks and API calls",
+    ),
+    Setting(
         "equal_rows_max", "SYNC_EQUAL_ROWS_MAX", "100000", whole(least=1), "rows",
         "A larger group of source rows with one key is refused",
     ),
@@ -458,6 +491,8 @@ class Settings:
     is_scheduled: bool
     alerts: tuple[Secret, ...]
     heartbeat_url: Secret | None
+    certificate_keys: tuple[Secret, ...]
+    """The first one signs; the signatures of all are good."""
     given: tuple[tuple[str, str], ...]
     """Variables that were set, with their values as they may be shown."""
 
@@ -556,6 +591,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, folder: Path 
         is_scheduled=is_simulated if own["is_scheduled"] is None else own["is_scheduled"],
         alerts=own["alerts"] or (),
         heartbeat_url=own["heartbeat_url"],
+        certificate_keys=own["certificate_keys"] or (),
         given=tuple((s.variable, _shown(s, given[s.variable].text)) for s in SETTINGS if _is_given(s, given)),
     )
 

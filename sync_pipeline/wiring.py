@@ -6,7 +6,9 @@ for a SYNC_HOME that held a night of another org.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from sync_pipeline.domain.errors import MappingError, WrongOrg
@@ -16,11 +18,12 @@ from sync_pipeline.domain.plan import OrgIdentity, new_plan_id
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.settings import Settings
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book
+from sync_pipeline.staging.book import Book, utc_now
 
 if TYPE_CHECKING:
     import httpx
 
+    from sync_pipeline.engine.alerting import Alerts
     from sync_pipeline.engine.walls import Interruption, Walls
     from sync_pipeline.salesforce.auth import Login
     from sync_pipeline.salesforce.session import Session
@@ -38,9 +41,10 @@ NIGHTS_KEPT: Final = 10_000
 class Home:
     """What is kept on disk, without any org: enough to see how a night stands."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, now: Callable[[], datetime] = utc_now) -> None:
         self.settings = settings
         self.area = Area(settings.home)
+        self._now = now
         self._book: Book | None = None
 
     @property
@@ -48,7 +52,7 @@ class Home:
         """The book, made when there is none yet."""
         if self._book is None:
             self.area.prepare()
-            self._book = Book(self.area.book_file)
+            self._book = Book(self.area.book_file, now=self._now)
         return self._book
 
     def newest(self) -> NightEntry | None:
@@ -65,28 +69,37 @@ def open_home(settings: Settings) -> Home:
     return Home(settings)
 
 
+def open_alerts(settings: Settings) -> Alerts:
+    """The conditions and notes of SYNC_HOME, and whom the settings name to be told of them. Asks no org."""
+    from sync_pipeline.engine.alerting import Alerts
+
+    home = open_home(settings)
+    return Alerts(home.book, settings.policy, urls=settings.alerts, heartbeat_url=settings.heartbeat_url)
+
+
 def open_walls(
     settings: Settings,
     *,
     interruption: Interruption | None = None,
     transport: httpx.BaseTransport | None = None,
     log_in: bool = True,
+    now: Callable[[], datetime] = utc_now,
 ) -> Walls:
     """Everything the engine works with; the caller closes it.
 
-    ``transport`` takes the place of the network. Without ``log_in`` nothing is asked of the org, and the walls name the
-    org of the newest night: enough to decide what comes next. Raises ``MappingError`` for a mapping that cannot be used
-    or a simulated org that was never seeded, ``WrongOrg``, and whatever a login can raise.
+    ``transport`` takes the place of the network, ``now`` that of the clock. Without ``log_in`` nothing is asked of the
+    org, and the walls name the org of the newest night: enough to decide what comes next. Raises ``MappingError`` for a
+    mapping that cannot be used or a simulated org that was never seeded, ``WrongOrg``, and whatever a login can raise.
     """
     from sync_pipeline.engine.meter import Meter
-    from sync_pipeline.engine.walls import Interruption, Slots, Walls, utc_now
+    from sync_pipeline.engine.walls import Interruption, Slots, Walls
     from sync_pipeline.salesforce.bulk import Bulk
     from sync_pipeline.salesforce.data_cloud import DataCloud
     from sync_pipeline.salesforce.session import Session
     from sync_pipeline.salesforce.soql import Soql
 
     mapping = load_mapping(settings.mapping)
-    home = open_home(settings)
+    home = Home(settings, now=now)
     policy = settings.policy
     interruption = interruption or Interruption()
     if settings.is_simulated and transport is None:
@@ -115,7 +128,7 @@ def open_walls(
                 page_rows=policy.page_rows,
                 deadline_seconds=policy.statement_deadline_seconds,
                 equal_rows_max=policy.equal_rows_max,
-                run_id=new_plan_id(utc_now()),
+                run_id=new_plan_id(now()),
             ),
             bulk=Bulk(session, mapping, spool=settings.home),
             soql=soql,
@@ -124,6 +137,7 @@ def open_walls(
             interruption=interruption,
             slots=Slots.of(policy),
             meter=meter,
+            now=now,
         )
     except BaseException:
         session.close()
@@ -186,8 +200,19 @@ def _check_only_simulated(home: Home, org_id: str) -> None:
 
 
 def _last_known(settings: Settings, home: Home) -> OrgIdentity:
-    """The org of the newest night, taken on trust until somebody logs in."""
+    """The org of the newest night, taken on trust until somebody logs in.
+
+    Raises ``WrongOrg`` when the settings mean a simulated org and the night is of another one, or the other way round: a
+    process that lost its environment must not go on as if nothing had happened.
+    """
     newest = home.newest()
     if newest is not None:
-        return newest.plan.org
+        org = newest.plan.org
+        if org.is_simulated != settings.is_simulated:
+            meant = "no SALESFORCE_* variable is set" if settings.is_simulated else "the settings name another org"
+            raise WrongOrg(
+                f"{settings.home} holds night {newest.plan_id} of {org}, and {meant}.",
+                hint="Set the SALESFORCE_* variables of that org where this process is started, or use another SYNC_HOME.",
+            )
+        return org
     return OrgIdentity(org_id="", name="no org yet", is_simulated=settings.is_simulated, dataspace=settings.dataspace)

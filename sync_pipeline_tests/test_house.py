@@ -42,6 +42,7 @@ THIRD_PARTIES: dict[str, frozenset[str]] = {
     "httpx": frozenset({"salesforce", "simulated_org", "wiring"}),
     "uvicorn": frozenset({"simulated_org"}),
     "rich": frozenset({"cli"}),
+    "apprise": frozenset({"engine"}),
 }
 """Packages that belong to some rooms alone."""
 
@@ -250,7 +251,7 @@ def test_one_file_alone_names_the_code_location() -> None:
     assert {"dagster", "dg"} & set(tools) == set()
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-test.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-postgres.lock", "requirements-test.lock"])
 def test_every_locked_requirement_is_pinned_and_hashed_and_names_no_place(lock: str) -> None:
     text = (PROJECT / lock).read_text(encoding="utf-8")
 

@@ -113,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     trace = _add(verbs, "trace", _trace, "one key's life: source, stage, job, outcome, org")
     trace.add_argument("key", metavar="KEY", help="the key as the source writes it")
 
+    alert = verbs.add_parser("alert", help="notes about nights: test", description="Notes about nights.")
+    alerts = alert.add_subparsers(title="verbs", required=True, metavar="VERB")
+    _add(alerts, "test", _alert_test, "send a test note to every recipient of SYNC_ALERTS; show what is open and due")
+
     org = verbs.add_parser("org", help="the simulated org: serve, seed, reset, fault", description="The simulated org.")
     _add_org(org.add_subparsers(title="verbs", required=True, metavar="VERB"))
     return parser
@@ -276,6 +280,12 @@ def _trace(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from sync_pipeline.cli.rows import trace
 
     return trace(arguments, terminal)
+
+
+def _alert_test(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from sync_pipeline.cli.alert import test
+
+    return test(arguments, terminal)
 
 
 def _org_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:

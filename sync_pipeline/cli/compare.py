@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sync_pipeline.cli.report import show_measurement
@@ -12,18 +12,14 @@ from sync_pipeline.cli.terminal import Terminal, cell, duration, printable
 from sync_pipeline.domain.ledger import Counts
 from sync_pipeline.domain.night import Measurement, NightEntry, RangeEntry
 from sync_pipeline.domain.plan import OrgIdentity, Plan, new_plan_id
-from sync_pipeline.engine.night import check_plausible, night_json
-from sync_pipeline.engine.planning import check_forecast, make_plan, previous_plan, survey
+from sync_pipeline.engine.planning import check_forecast, make_plan, plan_night
 from sync_pipeline.engine.reconciliation import measure
 
 
 def plan(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """What a new night would do. Keeps nothing and writes nothing to the org."""
     with terminal.walls() as walls:
-        survey(walls)
-        previous = previous_plan(walls)
-        planned, duplicates = make_plan(walls, plan_id=new_plan_id(walls.now()), previous=previous)
-        check_plausible(planned, previous, walls.policy)
+        planned, duplicates = plan_night(walls, plan_id=new_plan_id(walls.now()))
         shortages = check_forecast(planned, walls.policy)
     if terminal.is_json:
         terminal.document(_plan_document(planned) | {"shortages": shortages})
@@ -91,15 +87,17 @@ def reconcile(arguments: argparse.Namespace, terminal: Terminal) -> int:
         night = walls.book.newest()
         if night is not None:
             night.plan.check_belongs(walls.org, walls.mapping)
-        plan_id = night.plan_id if night is not None else new_plan_id(walls.now())
-        found = measure(walls, plan_id, against="source", record=False, on_event=terminal.say)
-        entries = walls.book.ranges(plan_id)
+            planned = night.plan
+        else:
+            planned, _ = make_plan(walls, plan_id=new_plan_id(walls.now()), previous=None)
+        found = measure(walls, planned.plan_id, against="source", record=False, plan=planned, on_event=terminal.say)
+        entries = walls.book.ranges(planned.plan_id)
         org = walls.org
     if terminal.is_json:
-        terminal.document(_found_document(org, night, entries, found))
+        terminal.document(_found_document(org, night, planned, entries, found))
     else:
         terminal.print(f"{printable(str(org))}: source and org as they are now")
-        names = ("present", "missing", "different", "orphans")
+        names = ("expected", "present", "missing", "different", "orphans")
         terminal.table(
             ("range", *names),
             ((partition, *(rows.get(name) for name in names)) for partition, rows in found.by_range.items()),
@@ -109,6 +107,9 @@ def reconcile(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.print(ENDINGS[_state(found)])
     return 0 if found.is_equal else 1
 
+
+FOUND = ("present", "missing", "different", "orphans")
+DRIFT = ("missing", "different")
 
 ENDINGS = {
     "equal": "Equal.",
@@ -124,29 +125,40 @@ def _state(found: Measurement) -> str:
 
 
 def _found_document(
-    org: OrgIdentity, night: NightEntry | None, entries: Sequence[RangeEntry], found: Measurement
+    org: OrgIdentity, night: NightEntry | None, planned: Plan, entries: Sequence[RangeEntry], found: Measurement
 ) -> dict[str, Any]:
-    """The public JSON, with the measurement of this moment in place of the night's own."""
-    if night is not None:
-        document = night_json(replace(night, measurement=found), entries)
-    else:
-        nothing = dict.fromkeys(Counts().to_json())
-        document = {
-            "plan_id": None,
-            "org": str(org),
-            "verdict": None,
-            "totals": {
-                **nothing,
-                **{name: getattr(found, name) for name in ("present", "missing", "different", "orphans")},
-            },
-            "api_calls": None,
-            "ranges": [{"partition": partition, **nothing, **rows} for partition, rows in found.by_range.items()],
-        }
-    document["totals"]["expected"] = found.expected
-    return document | {
+    """The public JSON, with this moment's comparison in place of the night's own: what is expected, present, missing,
+    different or orphaned is told of now; the other counts are those of the newest night, or null without one."""
+    by_partition = {entry.partition: entry.counts.to_json() for entry in entries}
+    nothing = dict.fromkeys(Counts().to_json())
+    totals = sum((entry.counts for entry in entries), Counts()).to_json() if night is not None else nothing
+    return {
+        "plan_id": night.plan_id if night is not None else None,
+        "org": str(org),
+        "verdict": night.verdict.value if night is not None and night.verdict is not None else None,
         "state": _state(found),
+        "totals": {**totals, "expected": found.expected, **{name: getattr(found, name) for name in FOUND}},
+        "api_calls": night.api_calls if night is not None else None,
+        "seconds": round(found.seconds, 3),
+        "ranges": [
+            {
+                "partition": planned_range.partition,
+                "after": planned_range.range.after,
+                "through": planned_range.range.through,
+                "state": _state_of_range(found.by_range.get(planned_range.partition, {})),
+                **by_partition.get(planned_range.partition, nothing),
+                **{name: found.by_range.get(planned_range.partition, {}).get(name) for name in ("expected", *FOUND)},
+            }
+            for planned_range in planned
+        ],
         "level": found.level,
         "changed_since": found.changed_since,
-        "seconds": round(found.seconds, 3),
         "sample": list(found.sample),
     }
+
+
+def _state_of_range(counted: Mapping[str, int]) -> str | None:
+    """``None`` where the level does not tell."""
+    if "missing" not in counted:
+        return None
+    return "drift" if any(counted.get(name) for name in DRIFT) else "equal"

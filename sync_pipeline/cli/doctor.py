@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
 from sync_pipeline.cli.terminal import Terminal, printable
 from sync_pipeline.domain.errors import SyncError
 from sync_pipeline.domain.mapping import load_mapping
+from sync_pipeline.engine.planning import other_jobs
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.wiring import open_home
 
@@ -55,9 +56,15 @@ class Examination:
             return True
         return False
 
-    def note(self, name: str, text: str) -> None:
-        """Prints something to know, neither good nor bad."""
-        self._terminal.print(f"- {name}: {printable(text)}")
+    def notes(self, name: str, look: Callable[[], Sequence[str]]) -> None:
+        """Prints things to know, neither good nor bad; only that they cannot be looked at is bad."""
+        try:
+            sentences = look()
+        except SyncError as error:
+            self._bad(name, error.message, error.hint, exit_code=error.exit_code)
+            return
+        for sentence in sentences:
+            self._terminal.print(f"- {name}: {printable(sentence)}")
 
     def _bad(self, name: str, text: str, next_step: str, *, exit_code: int) -> None:
         self.exit_code = max(self.exit_code, exit_code)
@@ -94,8 +101,7 @@ def _examine_org(examination: Examination, walls: Walls) -> None:
     examination.check("key", lambda: _key(walls))
     examination.check("limits", lambda: _limits(walls))
     examination.check("other loads", lambda: _other_jobs(walls))
-    for sentence in walls.soql.other_loads():
-        examination.note("other loads", sentence)
+    examination.notes("other loads", walls.soql.other_loads)
 
 
 def _settings(terminal: Terminal) -> str:
@@ -178,11 +184,7 @@ def _limits(walls: Walls) -> str:
 
 def _other_jobs(walls: Walls) -> str:
     """Open jobs of others on the target object make rows wait for each other's locks."""
-    others = [
-        job
-        for job in walls.bulk.jobs()
-        if not job.state.is_terminal and job.object == walls.mapping.target_object and not walls.book.knows_job(job.id)
-    ]
+    others = other_jobs(walls)
     if others:
         named = ", ".join(f"{job.id} ({job.operation}, {job.state.value}, by {job.created_by})" for job in others)
         raise Finding(

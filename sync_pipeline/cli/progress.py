@@ -64,10 +64,13 @@ class Progress:
             self._live.stop()
 
     def _tell(self) -> None:
-        while not self._end.wait(LINE_SECONDS):
-            entries = self._book.ranges(self._plan_id)
-            total = totals(entries)
-            self._terminal.say(line(entries, total, self._pace.add(time.monotonic(), total)))
+        try:
+            while not self._end.wait(LINE_SECONDS):
+                entries = self._book.ranges(self._plan_id)
+                total = totals(entries)
+                self._terminal.say(line(entries, total, self._pace.add(time.monotonic(), total)))
+        finally:
+            self._book.close()  # this thread's connection
 
     def _draw(self) -> RenderableType:
         entries = self._book.ranges(self._plan_id)
@@ -89,12 +92,13 @@ def totals(entries: Sequence[RangeEntry]) -> Counts:
     return sum((entry.counts for entry in entries), Counts())
 
 
-def line(entries: Sequence[RangeEntry], total: Counts, rates: Rates) -> str:
-    """The whole night in one line."""
+def line(entries: Sequence[RangeEntry], total: Counts, rates: Rates, *, died: int = 0) -> str:
+    """The whole night in one line. ``died`` of the ranges that were running have no process any more."""
     finished = sum(entry.state is RangeState.DONE for entry in entries)
-    running = sum(entry.state.is_active for entry in entries)
+    running = sum(entry.state.is_active for entry in entries) - died
+    dead = f", {died} died" if died else ""
     text = (
-        f"{finished}/{len(entries)} ranges done, {running} running; "
+        f"{finished}/{len(entries)} ranges done, {running} running{dead}; "
         f"{total.staged:,} read, {total.succeeded:,} saved of {total.expected:,} rows"
     )
     if total.rejected:

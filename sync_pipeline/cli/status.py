@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -18,10 +18,9 @@ from sync_pipeline.cli.progress import line, totals
 from sync_pipeline.cli.report import seconds_of, show_ending, show_measurement
 from sync_pipeline.cli.terminal import Cell, Terminal, duration, printable, table
 from sync_pipeline.domain.night import JobEntry, NightEntry, RangeEntry
+from sync_pipeline.engine.presence import presences
 from sync_pipeline.wiring import Home, open_home
 
-DIED_AFTER = timedelta(seconds=30)
-"""A running range beats every few seconds; without its lock and silent for this long it has died."""
 WATCH_SECONDS = 2.0
 
 
@@ -42,15 +41,10 @@ def look(home: Home) -> Sight | None:
     if night is None:
         return None
     now = datetime.now(UTC)
-    ranges = home.book.ranges(night.plan_id)
-    died = frozenset(entry.partition for entry in ranges if _has_died(home, entry, now))
-    return Sight(night, ranges, home.book.jobs(night.plan_id, open_only=True), died, now)
-
-
-def _has_died(home: Home, entry: RangeEntry, now: datetime) -> bool:
-    if not entry.state.is_active or home.area.is_range_locked(entry.partition):
-        return False
-    return entry.heartbeat_at is None or now - entry.heartbeat_at > DIED_AFTER
+    seen = presences(home.book, home.area, night.plan_id)
+    died = frozenset(presence.entry.partition for presence in seen if presence.has_died)
+    jobs = home.book.jobs(night.plan_id, open_only=True)
+    return Sight(night, [presence.entry for presence in seen], jobs, died, now)
 
 
 def status(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -75,8 +69,8 @@ def _document(sight: Sight | None) -> dict[str, Any]:
     if sight is None:
         return {"plan_id": None, "org": None, "verdict": None, "state": "no night", "totals": None, "ranges": []}
     night = sight.night
-    rates = rates_of_night(sight.ranges, sight.now)
-    document = night_json(night, sight.ranges) | {
+    rates = rates_of_night(_alive(sight), sight.now)
+    document = night_json(night, sight.ranges, died=sight.died) | {
         "seconds": round(seconds_of(night, sight.now), 3),
         "rows_per_second": rates.saved,
         "seconds_left": seconds_left(totals(sight.ranges), rates.done),
@@ -97,9 +91,12 @@ def _document(sight: Sight | None) -> dict[str, Any]:
         ],
     }
     for row, entry in zip(document["ranges"], sight.ranges, strict=True):
-        row["state"] = _state(sight, entry)
         row["error"] = entry.error or None
     return document
+
+
+def _alive(sight: Sight) -> list[RangeEntry]:
+    return [entry for entry in sight.ranges if entry.partition not in sight.died]
 
 
 def _state(sight: Sight, entry: RangeEntry) -> str:
@@ -108,21 +105,20 @@ def _state(sight: Sight, entry: RangeEntry) -> str:
 
 def _show(terminal: Terminal, sight: Sight) -> None:
     night = sight.night
-    rates = rates_of_night(sight.ranges, sight.now)
+    rates = rates_of_night(_alive(sight), sight.now)
     terminal.print(_title(sight))
     terminal.print()
     terminal.out.print(_table(sight), soft_wrap=not terminal.out.is_terminal)
     terminal.print()
-    terminal.print(line(sight.ranges, totals(sight.ranges), rates))
+    terminal.print(line(sight.ranges, totals(sight.ranges), rates, died=len(sight.died)))
     for job in sight.jobs:
         terminal.print(_job_line(job, sight.now))
     for partition in sorted(sight.died):
-        terminal.print(f"Range {partition} died: its process is gone. It goes on with `sync-pipeline sync`.")
+        terminal.print(f"Range {partition} died: its process is gone. What it staged and saved is kept.")
     if night.verdict is not None or night.measurement is not None:
         show_measurement(terminal, night.measurement)
     terminal.print(f"API calls: {night.api_calls:,}   time: {duration(seconds_of(night, sight.now))}")
-    is_running = any(entry.state.is_active and entry.partition not in sight.died for entry in sight.ranges)
-    if night.verdict is not None or not is_running:
+    if night.verdict is not None or not any(entry.state.is_active for entry in _alive(sight)):
         show_ending(terminal, night, sight.ranges)
 
 
@@ -134,7 +130,8 @@ def _title(sight: Sight) -> str:
 def _table(sight: Sight) -> RenderableType:
     rows: list[Sequence[Cell]] = []
     for entry in sight.ranges:
-        rates = rates_of_run(entry, sight.now) if entry.state.is_active else Rates()
+        is_running = entry.state.is_active and entry.partition not in sight.died
+        rates = rates_of_run(entry, sight.now) if is_running else Rates()
         left = seconds_left(entry.counts, rates.done)
         counts = entry.counts
         rows.append(
@@ -188,4 +185,4 @@ def _watch_line(sight: Sight | None, pace: Pace) -> str:
     if sight is None:
         return "no night yet"
     total = totals(sight.ranges)
-    return line(sight.ranges, total, pace.add(time.monotonic(), total))
+    return line(sight.ranges, total, pace.add(time.monotonic(), total), died=len(sight.died))

@@ -17,6 +17,7 @@ from sync_pipeline.domain.mapping import Mapping, load_mapping
 from sync_pipeline.settings import PACKAGED_MAPPING, Settings, load_settings
 
 if TYPE_CHECKING:
+    from sync_pipeline.engine.alerting import Alerts
     from sync_pipeline.engine.walls import Walls
 
 
@@ -38,6 +39,12 @@ class SyncResource(dg.ConfigurableResource[None]):
         """The same without a login: enough to decide what comes next."""
         with self._opened(log_in=False) as walls:
             yield walls
+
+    def alerts(self) -> "Alerts":
+        """What people are told; raises ``SettingsError``."""
+        from sync_pipeline.wiring import open_alerts
+
+        return open_alerts(self.settings())
 
     @contextmanager
     def _opened(self, *, log_in: bool) -> "Iterator[Walls]":

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from sync_pipeline.defs.alerts import alerting
 from sync_pipeline.defs.assets import PLAN_ID_TAG
 from sync_pipeline.defs.jobs import ONE_RUN, measure, sync_range
 from sync_pipeline.defs.partitions import RANGES, compare
@@ -28,7 +29,7 @@ def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorR
     instance = context.instance
     requests: list[dg.RunRequest] = []
     try:
-        with sync.walls_without_org() as walls:
+        with alerting(context, sync), sync.walls_without_org() as walls:
             newest = walls.book.newest()
             if newest is None:
                 return dg.SkipReason("There is no night yet. Materialize `opportunity_ranges` to start one.")

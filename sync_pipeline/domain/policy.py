@@ -15,6 +15,13 @@ class Verify(StrEnum):
     COUNTS = "counts"
 
 
+class OtherLoads(StrEnum):
+    """What a night does about others who are loading the target object when it begins."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Sizes in rows or bytes, times in seconds unless a ``timedelta`` says otherwise."""
@@ -37,11 +44,16 @@ class Policy:
     retry_rounds: int = 5
     """How often rows whose failure can pass are sent again, the serial tail being the last of them."""
     range_attempts: int = 3
+    rerun_pauses: tuple[timedelta, ...] = (timedelta(seconds=15), timedelta(minutes=2), timedelta(minutes=5))
+    """How long a range, or a measurement, rests after its first, second, ... failure; the last one repeats. The first is
+    short, so that a run that was killed goes on within half a minute; a cut-off network is not stormed."""
     repairs: int = 2
     measurements: int = 3
     failed_share_max: float = 0.5
     """Above this share of permanently failed rows in one range the range stops sending."""
     verify: Verify = Verify.VALUES
+    distribution: str = "StageName"
+    """Target field by whose values the rows of both sides are counted, side by side; empty for none."""
     api_reserve: float = 0.20
     night_age_max: timedelta = timedelta(hours=20)
     source_share_min: float = 0.5
@@ -57,3 +69,8 @@ class Policy:
     keep_ledgers: timedelta = timedelta(days=400)
     equal_rows_max: int = 100_000
     """A larger group of rows with one key is refused: no sane source has one."""
+    other_loads: OtherLoads = OtherLoads.WARN
+
+    def rerun_pause(self, failures: int) -> timedelta:
+        """How long to rest after so many failures, at least one."""
+        return self.rerun_pauses[min(failures, len(self.rerun_pauses)) - 1]

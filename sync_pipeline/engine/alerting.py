@@ -37,8 +37,8 @@ HEARTBEAT: Final = "heartbeat"
 """Kept beside the conditions: the newest night that ended well, until the watchdog has heard of it."""
 LOOK_SECONDS: Final = 15.0
 """How often a process that works on a night looks."""
-SENDING_SECONDS: Final = 20.0
-"""After this long no further note is begun; a tick of Dagster's has 60 s."""
+SENDING_SECONDS: Final = 10.0
+"""After this long nobody else is told; a tick of Dagster's has 60 s, and mail may take 15 s to fail."""
 PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15), timedelta(minutes=30))
 """Between two tries of one note; the last one repeats."""
 KEPT: Final = timedelta(days=7)
@@ -123,9 +123,13 @@ class Condition:
         note = Note(number=self.notes + 1, made_at=at, title=text.title, body=text.body, tone=text.tone)
         return replace(self, notes=note.number, due=(*self.due, note))
 
-    def after_sending(self, number: int, *, taken_by: Collection[str], wanted: Collection[str], now: datetime) -> Condition:
+    def after_sending(
+        self, number: int, *, taken_by: Collection[str], wanted: Collection[str], now: datetime
+    ) -> Condition:
         """The note was offered to everybody; those of ``wanted`` who have it now are told no more."""
-        return replace(self, due=tuple(left for note in self.due if (left := _left(note, number, taken_by, wanted, now))))
+        return replace(
+            self, due=tuple(left for note in self.due if (left := _left(note, number, taken_by, wanted, now)))
+        )
 
     def without_old(self, now: datetime, kept: timedelta) -> Condition:
         young = tuple(note for note in self.due if now - note.made_at <= kept)
@@ -187,7 +191,7 @@ class Planning:
 
 
 class Alerts:
-    """The conditions and notes of one book, for one process. Its methods raise nothing but ``StateError``."""
+    """The conditions and notes of one book, for one process. A method that promises nothing else raises ``StateError``."""
 
     def __init__(
         self,
@@ -242,13 +246,16 @@ class Alerts:
             )  # fmt: skip
 
     def missed(self, due_at: datetime, why: str) -> None:
-        """The schedule opened no night at ``due_at``."""
-        newest = self._book.newest()
-        if newest is None or newest.opened_at < due_at:
-            self._judge(
-                self.conditions(), "missed", due_at, ("missed",),
-                opening=partial(_missed, due_at, why), closing=partial(_missed, due_at, why),
-            )  # fmt: skip
+        """The schedule opened no night at ``due_at``; whoever looks next sends the note. As ``tick``, it raises nothing."""
+        try:
+            newest = self._book.newest()
+            if newest is None or newest.opened_at < due_at:
+                self._judge(
+                    self.conditions(), "missed", due_at, ("missed",),
+                    opening=partial(_missed, due_at, why), closing=partial(_missed, due_at, why),
+                )  # fmt: skip
+        except SyncError as error:
+            log.error("no alerts now: %s", error)
 
     def conditions(self) -> dict[str, Condition]:
         """Everything the book knows, closed conditions too."""
@@ -371,19 +378,17 @@ class Alerts:
             if not note.is_due(self._now()) or self._clock() >= until:
                 continue
             if name == HEARTBEAT:
-                wanted = (HEARTBEAT,)
-                taken = self._call_heartbeat()
+                wanted, taken = [HEARTBEAT], self._call_heartbeat()
             else:
-                wanted = tuple(recipient.digest for recipient in self.recipients)
-                taken = self._offer(note, silent)
+                wanted, taken = [recipient.digest for recipient in self.recipients], self._offer(note, silent, until)
             step = partial(Condition.after_sending, number=note.number, taken_by=taken, wanted=wanted, now=self._now())
             self._change(self.conditions(), name, step)
 
-    def _offer(self, note: Note, silent: set[str]) -> list[str]:
+    def _offer(self, note: Note, silent: set[str], until: float) -> list[str]:
         """Digests of the recipients who took it now; those who did not become ``silent``, so that order is kept."""
         taken = []
         for recipient in self.recipients:
-            if recipient.digest in note.taken_by or recipient.digest in silent:
+            if recipient.digest in note.taken_by or recipient.digest in silent or self._clock() >= until:
                 continue
             why = send(recipient, title=note.title, body=note.body, tone=note.tone)
             if why:
@@ -493,7 +498,7 @@ def _range_lines(night: NightEntry, entries: Sequence[RangeEntry], failing: Sequ
     lines = []
     for entry in failed[:RANGES_TOLD]:
         found = by_range.get(entry.partition, {})
-        measured = "".join(f", {found[name]} {name}" for name in ("missing", "different") if found.get(name))
+        measured = "".join(f", {found[name]} {name}" for name in ("missing", "different", "doubled") if found.get(name))
         counts = entry.counts
         lines.append(
             f"- range {entry.partition} is {entry.state.value}: {counts.expected} expected, {counts.staged} staged, "

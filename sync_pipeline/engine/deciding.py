@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
-from sync_pipeline.domain.night import Measurement, NightEntry, RangeEntry
+from sync_pipeline.domain.night import NightEntry, RangeEntry
 from sync_pipeline.domain.policy import Policy, Verify
 
 DEAD_AFTER: Final = timedelta(minutes=2)
@@ -46,7 +46,9 @@ class RunFact:
     def is_active(self) -> bool:
         return self.status in ACTIVE
 
-    def has_died(self, now: datetime, *, is_locked: bool, is_known: bool, seen_at: datetime | None, silent: timedelta) -> bool:
+    def has_died(
+        self, now: datetime, *, is_locked: bool, is_known: bool, seen_at: datetime | None, silent: timedelta
+    ) -> bool:
         """It is said to run, yet its process is gone. ``is_known``: it is the newest run that came to the book."""
         if self.status != "started" or is_locked or now - self.since < DEAD_AFTER:
             return False
@@ -249,7 +251,7 @@ class Decision:
 
 def decide(view: NightView) -> Decision:
     """The next step of a night. Pure: the same view gives the same answer."""
-    night, policy, line = view.night, view.policy, _line(view)
+    night, line = view.night, _line(view)
     if view.is_driven:
         return Decision(f"{line}; driven from a terminal")
     if night.stop_requested_at is not None:
@@ -372,7 +374,7 @@ def judge(night: NightEntry, ranges: Sequence[RangeEntry]) -> tuple[Verdict, tup
         elif not counts.adds_up:
             reasons.append(f"{name}: {counts.staged} rows staged, {counts.accounted} accounted for")
     total = sum((entry.counts for entry in ranges), Counts())
-    if measurement.expected != total.succeeded:
+    if not reasons and measurement.expected != total.succeeded:
         reasons.append(f"{total.succeeded} rows saved, {measurement.expected} compared")
     if measurement.missing:
         reasons.append(f"{measurement.missing} rows are missing in the org")
@@ -410,11 +412,12 @@ def _repairable(view: NightView) -> tuple[str, ...]:
 
 def _line(view: NightView) -> str:
     done = sum(r.state is RangeState.DONE for r in view.ranges)
-    counted = [(sum(r.is_active for r in view.ranges), "running")]
-    for state in (RangeState.PARKED, RangeState.HELD, RangeState.GIVEN_UP, RangeState.DRIFTING):
-        counted.append((sum(r.state is state and not r.is_active for r in view.ranges), state.value))
-    parts = [f"{done}/{len(view.ranges)} done"]
-    return ", ".join(parts + [f"{number} {word}" for number, word in counted if number])
+    told = (RangeState.PARKED, RangeState.HELD, RangeState.GIVEN_UP, RangeState.DRIFTING)
+    counted = [
+        (sum(r.is_active for r in view.ranges), "running"),
+        *((sum(r.state is state and not r.is_active for r in view.ranges), state.value) for state in told),
+    ]
+    return ", ".join([f"{done}/{len(view.ranges)} done", *(f"{number} {word}" for number, word in counted if number)])
 
 
 def _clock(instant: datetime) -> str:

@@ -7,14 +7,17 @@ every mapped column, all of them are quarantined.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
+from sync_pipeline.domain.errors import StateError
 from sync_pipeline.domain.keys import KeyRange
 from sync_pipeline.domain.mapping import Mapping
 from sync_pipeline.engine.values import REJECTIONS, reject
+from sync_pipeline.staging.durable import Disk, private_folder
 
 DUPLICATE_KEY: Final = "DUPLICATE_KEY"
 EQUAL_DUPLICATE: Final = "EQUAL_DUPLICATE"
@@ -26,15 +29,33 @@ SCHEMA: Final = pl.Schema({"key": pl.String, "matched": pl.String, "rows": pl.In
 FILE: Final = "duplicates.parquet"
 
 
-def write_groups(groups: pl.DataFrame, folder: Path) -> None:
-    """Keeps the groups the plan found beside the night, for all its ranges."""
-    groups.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(folder / FILE)
+def write_groups(groups: pl.DataFrame, folder: Path, *, disk: Disk | None = None) -> None:
+    """Keeps the groups the plan found beside the night, for all its ranges: durable and private when this returns."""
+    content = io.BytesIO()
+    groups.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(content)
+    disk = disk or Disk()
+    private_folder(folder)
+    disk.write(folder / FILE, content.getvalue())
+    disk.sync_folder(folder)
 
 
-def groups_in(folder: Path, key_range: KeyRange) -> pl.DataFrame:
-    """Groups with a key in this range, each with what is known of the whole group: ``keys``, ``best`` and ``best_keys``."""
+def groups_in(folder: Path, key_range: KeyRange, *, must_exist: bool = False) -> pl.DataFrame:
+    """Groups with a key in this range, each with what is known of the whole group: ``keys``, ``best`` and ``best_keys``.
+
+    Without the file there are none; raises ``StateError`` when the plan found some, or the file cannot be read.
+    """
     file = folder / FILE
-    groups = pl.read_parquet(file) if file.exists() else pl.DataFrame(schema=SCHEMA)
+    if must_exist and not file.exists():
+        raise StateError(
+            f"{file} is gone, which says which rows the target would match as one.",
+            hint="Start a new night with `sync-pipeline sync --fresh`.",
+        )
+    try:
+        groups = pl.read_parquet(file) if file.exists() else pl.DataFrame(schema=SCHEMA)
+    except pl.exceptions.PolarsError as error:
+        raise StateError(
+            f"{file} cannot be read: {error}.", hint="Start a new night with `sync-pipeline sync --fresh`."
+        ) from None
     best = pl.col("tie").max().over("matched")
     groups = groups.with_columns(
         pl.len().over("matched").alias("keys"),
@@ -113,4 +134,3 @@ def judge(frame: pl.DataFrame, mapping: Mapping, groups: pl.DataFrame) -> pl.Dat
             ),
         ]
     )
-

@@ -74,7 +74,7 @@ class Equality:
 
     def canonical(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The comparable fields in the form in which equal values are equal; a column for each, by target field."""
-        return pl.DataFrame([self._canonical(frame[f.target], f) for f in self.fields])
+        return pl.DataFrame([self.canonical_values(frame[f.target], f) for f in self.fields])
 
     def hashed(self, frame: pl.DataFrame, *, is_present: bool, with_values: bool) -> pl.DataFrame:
         """``key``, ``matched`` and the digests of each row, for a ``Comparison``; ``digest_0``, … belong to ``kept``.
@@ -129,7 +129,8 @@ class Equality:
         described = self.target.field(mapped.target)
         return described.type if described is not None else ""
 
-    def _canonical(self, values: pl.Series, mapped: FieldMapping) -> pl.Series:
+    def canonical_values(self, values: pl.Series, mapped: FieldMapping) -> pl.Series:
+        """Values of one field, typed or as text, in the form in which equal ones are equal."""
         match mapped.type:
             case FieldType.NUMBER:
                 return self._number(values, mapped)
@@ -173,6 +174,9 @@ def _as_sets(text: pl.Series) -> pl.Series:
 def _date(values: pl.Series) -> pl.Series:
     if values.dtype == pl.Date:
         return values
+    dates = values.str.to_date("%Y-%m-%d", strict=False, cache=False)
+    if dates.null_count() == values.null_count():  # nothing is blank or unreadable
+        return dates
     text = _text(values)
     dates = text.str.to_date("%Y-%m-%d", strict=False)
     if dates.null_count() != text.null_count():

@@ -13,7 +13,8 @@ import polars as pl
 
 from sync_pipeline.domain.errors import Drift
 from sync_pipeline.domain.mapping import TargetObject
-from sync_pipeline.domain.plan import PlannedRange
+from sync_pipeline.domain.plan import Plan, PlannedRange
+from sync_pipeline.engine.budget import check_calls, check_disk
 from sync_pipeline.engine.duplicates import groups_in, judge
 from sync_pipeline.engine.values import convert
 from sync_pipeline.engine.walls import Walls
@@ -28,7 +29,7 @@ READS_OF_A_RANGE = 2
 
 def extract(
     walls: Walls,
-    plan_id: str,
+    plan: Plan,
     planned: PlannedRange,
     store: RangeStore,
     target: TargetObject,
@@ -38,12 +39,13 @@ def extract(
     """Stages what is left of the range and returns the rows the source holds for it.
 
     Goes on at the store's cursor. ``on_page`` is told the rows staged so far. Raises ``Drift`` when the source counts
-    rows that it does not hand out.
+    rows that it does not hand out, ``Parked`` when API calls or disk space run short.
     """
-    groups = groups_in(walls.area.night_folder(plan_id), planned.range)
+    folder = walls.area.night_folder(plan.plan_id)
+    groups = groups_in(folder, planned.range, must_exist=plan.profile.has_duplicates)
     expected = planned.expected
     for read in range(1, READS_OF_A_RANGE + 1):
-        _stage(walls, planned, store, target, groups, on_page=on_page)
+        _stage(walls, plan, planned, store, target, groups, on_page=on_page)
         if store.staged == expected:
             break
         counted = walls.data_cloud.count(planned.range)
@@ -66,6 +68,7 @@ def extract(
 
 def _stage(
     walls: Walls,
+    plan: Plan,
     planned: PlannedRange,
     store: RangeStore,
     target: TargetObject,
@@ -80,20 +83,24 @@ def _stage(
         cursor = None
     if planned.range.is_first and cursor is None:
         for page in walls.data_cloud.read_null_keys():
-            _add(walls, store, page, target, groups)
+            _add(walls, plan, store, page, target, groups)
             on_page(store.staged)
     if cursor is not None and cursor.key is not None and cursor.key == planned.range.through:
         return
     for page in walls.data_cloud.read(planned.range, cursor):
-        walls.interruption.check()
-        _add(walls, store, page, target, groups)
+        _add(walls, plan, store, page, target, groups)
         on_page(store.staged)
 
 
-def _add(walls: Walls, store: RangeStore, page: SourcePage, target: TargetObject, groups: pl.DataFrame) -> None:
+def _add(
+    walls: Walls, plan: Plan, store: RangeStore, page: SourcePage, target: TargetObject, groups: pl.DataFrame
+) -> None:
+    walls.interruption.check()
+    check_disk(walls, plan, needed=page.bytes)
     converted = convert(page.frame, walls.mapping, target)
     doubles = judge(page.frame, walls.mapping, groups)
     rejections = converted.rejections
     if doubles.height:
         rejections = pl.concat([rejections, doubles]).unique(subset="index", keep="first", maintain_order=True)
     store.add_page(converted.frame, page.cursor, rejections)
+    check_calls(walls, plan)  # for the next page; what came so far is durable

@@ -6,6 +6,7 @@ import logging
 import threading
 from types import TracebackType
 
+from sync_pipeline.domain.errors import SyncError
 from sync_pipeline.engine.walls import Walls
 
 log = logging.getLogger(__name__)
@@ -23,18 +24,24 @@ class Heartbeat:
         self._walls = walls
         self._plan_id = plan_id
         self._running: set[str] = set()
+        self._next_beat = 0.0
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
         self._walls.meter.belongs_to(self._plan_id)
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end.set()
         self._thread.join()
-        self._walls.meter.flush()
+        try:
+            self._walls.meter.flush()
+        except SyncError as failure:  # the calls are kept and handed over later; what ended the block matters more
+            log.warning("the API calls were not written down: %s", failure.message)
 
     def add(self, partition: str) -> None:
         self._running.add(partition)
@@ -42,12 +49,20 @@ class Heartbeat:
     def remove(self, partition: str) -> None:
         self._running.discard(partition)
 
+    def _run(self) -> None:
+        try:
+            while not self._end.wait(STOP_SECONDS):
+                try:
+                    self._beat()
+                except SyncError as error:  # a book that cannot be used now must not make this process deaf to a stop
+                    log.warning("the heartbeat was not written down: %s", error.message)
+        finally:
+            self._walls.book.close()
+
     def _beat(self) -> None:
-        next_beat = 0.0
-        while not self._end.wait(STOP_SECONDS):
-            if self._walls.book.is_stopped(self._plan_id):
-                self._walls.interruption.interrupt("`sync-pipeline stop` was called")
-            if self._walls.clock() >= next_beat:
-                self._walls.book.beat(self._plan_id, tuple(self._running))
-                self._walls.meter.flush()
-                next_beat = self._walls.clock() + BEAT_SECONDS
+        if self._walls.book.is_stopped(self._plan_id):
+            self._walls.interruption.interrupt("`sync-pipeline stop` was called")
+        if self._walls.clock() >= self._next_beat:
+            self._walls.book.beat(self._plan_id, tuple(self._running))
+            self._walls.meter.flush()
+            self._next_beat = self._walls.clock() + BEAT_SECONDS

@@ -17,22 +17,44 @@ from pathlib import Path
 
 import polars as pl
 
-from sync_pipeline.domain.errors import CapReached, JobStuck, RequestRefused, StateError, SyncError, WireError
+from sync_pipeline.domain.errors import (
+    CapReached,
+    JobStuck,
+    RequestRefused,
+    Stopped,
+    SyncError,
+    Unreadable,
+    WireError,
+)
 from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, UploadPart
 from sync_pipeline.domain.night import JobEntry
 from sync_pipeline.domain.plan import Plan, PlannedRange
+from sync_pipeline.engine.budget import check_calls, check_disk
+from sync_pipeline.engine.planning import PART_BYTES
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.salesforce.bulk import TRANSIENT_CODES, render_csv
 from sync_pipeline.staging.range_store import RangeStore, Which
 
 log = logging.getLogger(__name__)
 
-CREATE_TRIES = 3
+HAND_OVER_TRIES = 4
 """How often a part is given a new job because create or upload was cut off; more is a broken network."""
+HAND_OVER_PAUSES = 4
+"""Pause before the second of those tries, in first pauses between two looks (``poll_seconds``); it doubles with each."""
+HAND_OVER_CALLS = 4
+"""Create, upload, close, and one look."""
+RESULT_TRIES = 3
+"""How often result files are read that cannot be used."""
+RESULT_CALLS = 4
+"""A look at a job and its three result files."""
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the org's clock may lag behind ours when an orphaned job is looked for."""
 SMALLEST_CAP = 200
 """Rows below which a share of failed rows says nothing."""
+CALM_SHARE = 0.1
+"""Up to this share of the rows sent may fail in passing before the next round waits for calmer times."""
+STORM_PAUSES_MAX = 8
+"""The longest such wait, in pauses between two looks at a job (``poll_seconds_max``)."""
 PERMANENT_JOB_ERRORS = ("InvalidBatch", "ClientInputError")
 """Job errors that the same file would meet again."""
 FINDS_NOTHING = 404
@@ -74,48 +96,85 @@ class Loader:
         self._sent = 0
         self._flights: list[Flight] = []
 
-    def load(self) -> None:
-        """Brings every staged row to an outcome; what is left at the end is final and named with its reason."""
+    def load(self, *, repair: int = 0, drifting: Callable[[], pl.DataFrame] | None = None) -> None:
+        """Brings every staged row to an outcome; what is left at the end is final and named with its reason.
+
+        ``repair`` is the number of the last repair that was asked for, 0 for none. Unless an earlier run has cut it
+        already, the rows with the keys of ``drifting`` (column ``key``) are sent once more, by parts of their own.
+
+        Raises ``CapReached`` when the org refuses too large a share of the rows, ``Parked`` at a reserve, and whatever
+        else ended the work; a later run goes on from the ledger.
+        """
         self._adopt()
         with self._walls.slots.load:
             if self._store.rounds == 0:
-                self._cut(which="all", serial=False)
-            self._finish_rounds()
-
-    def repair(self, keys: pl.DataFrame) -> None:
-        """Sends the rows with these keys once more, by parts of their own."""
-        self._adopt()
-        with self._walls.slots.load:
-            self._cut(which="keys", serial=False, keys=keys)
+                self._cut(which="all", rows=self._store.staged)
+            if drifting is not None and repair > self._store.repairs:
+                keys = drifting()
+                self._cut(which="keys", rows=keys.height, keys=keys, repair=repair)
             self._finish_rounds()
 
     def _finish_rounds(self) -> None:
         policy = self._walls.policy
-        first_round = max((part.round for part in self._store.parts(open_only=True)), default=0)
         while True:
             self._send_open_parts()
             left = self._store.transient()
             if left == 0:
                 break
-            tried = self._store.rounds - 1 - first_round
-            if tried >= policy.retry_rounds:
-                log.warning("range %s: %d rows left after %d rounds", self._planned.partition, left, tried)
+            retries = self._store.retries
+            if retries >= policy.retry_rounds:
+                log.warning("range %s: %d rows left after %d rounds", self._planned.partition, left, retries)
                 break
-            log.info("range %s: %d rows can be sent again, round %d", self._planned.partition, left, tried + 1)
-            self._walls.sleep(min(policy.poll_seconds * 2**tried, policy.poll_seconds_max))
-            self._cut(which="transient", serial=tried + 1 == policy.retry_rounds)
+            pause = self._pause(left, retries=retries)
+            log.info(
+                "range %s: %d rows can be sent again, round %d of %d in %.0f s",
+                self._planned.partition, left, retries + 1, policy.retry_rounds, pause,
+            )  # fmt: skip
+            self._walls.sleep(pause)
+            self._cut(which="transient", rows=left, serial=retries + 1 == policy.retry_rounds)
         self._store.settle()
+        self._check_cap()
 
-    def _cut(self, *, which: Which, serial: bool, keys: pl.DataFrame | None = None) -> None:
-        """Puts the rows in parent order and writes them as CSV parts, all of a round at once."""
+    def _pause(self, left: int, *, retries: int) -> float:
+        """A few locked rows are sent again at once; a storm of locks is waited out, for minutes at most."""
         policy = self._walls.policy
-        halvings = self._store.rounds if which == "transient" else 0
+        parts = self._store.parts(open_only=False)
+        newest = max((part.round for part in parts), default=0)
+        tried = sum(part.rows for part in parts if part.round == newest)
+        if left <= tried * CALM_SHARE:
+            return policy.poll_seconds
+        return policy.poll_seconds_max * min(2**retries, STORM_PAUSES_MAX)
+
+    def _check_cap(self) -> None:
+        """Raises ``CapReached`` when so many rows are refused for good that something is wrong with all of them."""
+        total = self._store.counts(self._expected)
+        lost = total.failed + total.unprocessed - self._store.transient()
+        if total.staged >= SMALLEST_CAP and lost > total.staged * self._walls.policy.failed_share_max:
+            raise CapReached(
+                f"Range {self._planned.partition}: {lost} of {total.staged} rows do not get through.",
+                hint="See why with `sync-pipeline rejects`. When that is mended, start the range fresh; "
+                "SYNC_FAILED_SHARE_MAX raises the cap.",
+            )
+
+    def _cut(
+        self,
+        *,
+        which: Which,
+        rows: int,
+        serial: bool = False,
+        keys: pl.DataFrame | None = None,
+        repair: int | None = None,
+    ) -> None:
+        """Puts about so many rows in parent order and writes them as CSV parts, all of a round at once."""
+        policy = self._walls.policy
+        halvings = self._store.retries + 1 if which == "transient" else 0
         part_rows = policy.batch_rows if serial else max(policy.part_rows >> halvings, policy.batch_rows)
-        with self._walls.slots.sort:
-            self._walls.interruption.check()
+        with self._walls.sorting():
+            check_disk(self._walls, self._plan, needed=rows * PART_BYTES)
             self._store.cut_round(
                 which=which,
                 keys=keys,
+                repair=repair,
                 group_by=self._walls.mapping.group_by,
                 start_fraction=self._planned.place / max(len(self._plan.ranges), 1),
                 part_rows=part_rows,
@@ -129,69 +188,124 @@ class Loader:
         return render_csv(frame, self._walls.mapping, path)
 
     def _send_open_parts(self) -> None:
-        in_flight = {flight.part.number for flight in self._flights}
-        waiting = [part for part in self._store.parts(open_only=True) if part.number not in in_flight]
-        for part in (part for part in waiting if not part.serial):
-            self._flights.append(self._launch(part))
-        self._land_all()
-        for part in (part for part in waiting if part.serial):
-            with self._only_one("serial"):
+        """Every open part gets a job and its outcomes; serial ones one after the other, in the whole night."""
+        adopted = {flight.part.number: flight for flight in self._flights}
+        waiting = self._store.parts(open_only=True)
+        self._flights = [flight for flight in self._flights if not flight.part.serial]
+        for part in waiting:
+            if not part.serial and part.number not in adopted:
                 self._flights.append(self._launch(part))
-                self._land_all()
+        self._land_all()
+        self._check_cap()
+        for part in waiting:
+            if part.serial:
+                with self._only_one("serial"):
+                    self._let_others_end()
+                    self._flights.append(adopted.get(part.number) or self._launch(part))
+                    self._land_all()
 
     @contextmanager
     def _only_one(self, name: str) -> Iterator[None]:
         with self._walls.book.turn(name, sleep=self._walls.sleep):
             yield
 
+    def _let_others_end(self) -> None:
+        """Waits for the serial jobs of other ranges. Whoever has the turn meets only those whose run has died."""
+        for entry in self._walls.book.jobs(self._plan.plan_id, open_only=True):
+            if not entry.serial or not entry.job_id or entry.partition == self._planned.partition:
+                continue
+            check_calls(self._walls, self._plan)
+            job = find_job(self._walls, entry.job_id)
+            if job is not None and job.state is not JobState.OPEN:  # an open one has nothing to work on
+                _await_end(self._walls, job)
+
     # one job
 
     def _launch(self, part: UploadPart) -> Flight:
         """Creates a job for the part, uploads and closes it. A job whose upload has an unknown fate is aborted."""
-        last: SyncError | None = None
-        for _ in range(CREATE_TRIES):
+        tries, pause = 1, HAND_OVER_PAUSES * self._walls.policy.poll_seconds
+        while True:
             self._walls.interruption.check()
-            with self._only_one("create"):
-                intent = self._walls.book.intend_job(
-                    self._plan.plan_id,
-                    self._planned.partition,
-                    generation=self._generation,
-                    part=part.number,
-                    round=part.round,
-                    rows=part.rows,
-                    serial=part.serial,
-                )
-                try:
-                    job = self._walls.bulk.create()
-                except WireError as error:
-                    last = error
-                    abort_orphans(
-                        self._walls, self._walls.book.jobs(self._plan.plan_id, partition=self._planned.partition)
-                    )
-                    self._walls.book.job_over(intent, "dropped")
-                    continue
-                self._walls.book.job_created(intent, job.id)
             try:
-                self._walls.bulk.upload(job.id, self._store.part_file(part))
-                job = self._walls.bulk.close(job.id)
-            except (WireError, RequestRefused) as error:
-                last = error
-                log.warning("job %s of range %s: %s; it is aborted", job.id, self._planned.partition, error.message)
-                self._walls.bulk.abort(job.id)
-                self._walls.book.job_over(intent, "dropped")
-                continue
-            self._walls.book.job_seen(intent, job)
-            self._sent += part.rows
-            self._on_rows(self._store.counts(self._expected), self._sent)
-            log.info(
-                "range %s part %d round %d: %d rows sent as job %s",
-                self._planned.partition, part.number, part.round, part.rows, job.id,
-            )  # fmt: skip
-            return self._flight(part, intent, job)
-        raise WireError(
-            f"Part {part.number} of range {self._planned.partition} could not be handed over in {CREATE_TRIES} tries: {last}",
-            hint="It is kept and sent again by the next run.",
-        )
+                return self._left_behind(part) or self._hand_over(part)
+            except WireError as error:
+                if tries == HAND_OVER_TRIES:
+                    raise WireError(
+                        f"Part {part.number} of range {self._planned.partition} could not be handed over "
+                        f"in {tries} tries: {error.message}",
+                        hint="It is kept and sent again by the next run.",
+                        status=error.status,
+                        code=error.code,
+                    ) from error
+                log.warning(
+                    "range %s part %d: %s; it gets another job in %.1f s",
+                    self._planned.partition, part.number, error.message, pause,
+                )  # fmt: skip
+            self._walls.sleep(pause)
+            tries, pause = tries + 1, pause * 2
+
+    def _left_behind(self, part: UploadPart) -> Flight | None:
+        """The job of an earlier try, when not even its abortion got through and it was closed after all."""
+        for entry in self._walls.book.jobs(self._plan.plan_id, partition=self._planned.partition, open_only=True):
+            if entry.job_id and (entry.generation, entry.part) == (self._generation, part.number):
+                flight = self._taken_over(entry, part)
+                if flight is not None:
+                    return flight
+        return None
+
+    def _hand_over(self, part: UploadPart) -> Flight:
+        """One try; raises ``WireError`` when another one may do better."""
+        intent, job = self._create(part)
+        try:
+            self._walls.bulk.upload(job.id, self._store.part_file(part))
+        except (WireError, RequestRefused) as error:
+            self._walls.bulk.abort(job.id)
+            self._walls.book.job_over(intent, "dropped")
+            raise WireError(f"the upload to job {job.id} failed ({error.message})", hint=error.hint) from error
+        try:
+            job = self._walls.bulk.close(job.id)
+        except (WireError, RequestRefused) as error:
+            # It may have been closed after all: whatever it saved until it was aborted is in its results.
+            log.warning("job %s could not be closed and is aborted: %s", job.id, error.message)
+            job = self._walls.bulk.abort(job.id)
+        self._walls.book.job_seen(intent, job)
+        self._sent += part.rows
+        self._on_rows(self._store.counts(self._expected), self._sent)
+        log.info(
+            "range %s part %d round %d: %d rows sent as job %s",
+            self._planned.partition, part.number, part.round, part.rows, job.id,
+        )  # fmt: skip
+        return self._flight(part, intent, job)
+
+    def _create(self, part: UploadPart) -> tuple[int, IngestJob]:
+        """A new job and the number of its intent. Creates of a night take turns: while one of them is under way, a job
+        that no book knows is an orphan."""
+        book, plan_id, partition = self._walls.book, self._plan.plan_id, self._planned.partition
+        with self._only_one("create"):
+            check_calls(self._walls, self._plan, calls=HAND_OVER_CALLS)
+            left = book.jobs(plan_id, partition=partition, open_only=True)
+            _abort_lost(self._walls, left)
+            for entry in left:
+                if not entry.job_id:
+                    book.job_over(entry.intent, "dropped")
+            intent = book.intend_job(
+                plan_id,
+                partition,
+                generation=self._generation,
+                part=part.number,
+                round=part.round,
+                rows=part.rows,
+                serial=part.serial,
+            )
+            try:
+                job = self._walls.bulk.create()
+            except (WireError, Stopped):
+                raise  # a job may be left over: the next try, or the next run, looks for it
+            except SyncError:
+                book.job_over(intent, "dropped")  # the org has said no, so there is none
+                raise
+            book.job_created(intent, job.id)
+            return intent, job
 
     def _flight(self, part: UploadPart, intent: int, job: IngestJob) -> Flight:
         now = self._walls.clock()
@@ -201,10 +315,12 @@ class Loader:
     def _land_all(self) -> None:
         """Waits for every job in flight and records its outcomes as it ends."""
         while self._flights:
-            flight = min(self._flights, key=lambda f: f.due)
-            self._walls.sleep(max(flight.due - self._walls.clock(), 0.0))
-            flight.job = self._walls.bulk.info(flight.job.id)
-            self._walls.book.job_seen(flight.intent, flight.job)
+            flight = min(self._flights, key=lambda f: (not f.job.state.is_terminal, f.due))
+            if not flight.job.state.is_terminal:
+                self._walls.sleep(max(flight.due - self._walls.clock(), 0.0))
+                check_calls(self._walls, self._plan, calls=RESULT_CALLS)
+                flight.job = self._walls.bulk.info(flight.job.id)
+                self._walls.book.job_seen(flight.intent, flight.job)
             if flight.job.state.is_terminal:
                 self._flights.remove(flight)
                 self._account(flight)
@@ -229,32 +345,16 @@ class Loader:
         self._account(flight)
 
     def _account(self, flight: Flight) -> None:
-        """Reads all three result sets and gives every row of the part its outcome."""
-        job, bulk = flight.job, self._walls.bulk
-        try:
-            counts = self._store.record_outcomes(
-                flight.part,
-                job.id,
-                successes=bulk.successes(job.id),
-                failures=bulk.failures(job.id),
-                unprocessed=bulk.unprocessed(job.id),
-                transient=TRANSIENT_CODES,
-            )
-        except RequestRefused as error:
-            if error.status != FINDS_NOTHING:
-                raise
-            log.warning("the results of job %s are gone; its %d rows are sent again", job.id, flight.part.rows)
-            counts = self._store.record_outcomes(
-                flight.part, job.id, successes=(), failures=(), unprocessed=(), transient=TRANSIENT_CODES
-            )
+        """Gives every row of the part its outcome, from the results of its job."""
+        job = flight.job
+        counts = self._outcomes(flight.part, job)
         self._walls.book.job_over(flight.intent, "accounted")
         if job.processed and job.processed != counts.succeeded + counts.failed:
             log.warning(
                 "job %s counts %d rows processed, its result files name %d; the files count",
                 job.id, job.processed, counts.succeeded + counts.failed,
             )  # fmt: skip
-        total = self._store.counts(self._expected)
-        self._on_rows(total, self._sent)
+        self._on_rows(self._store.counts(self._expected), self._sent)
         log.info(
             "range %s part %d job %s %s: %d created, %d updated, %d failed, %d unprocessed",
             self._planned.partition, flight.part.number, job.id, job.state.value,
@@ -265,12 +365,33 @@ class Loader:
                 f"The org refused job {job.id} of range {self._planned.partition} as a whole: {job.error}",
                 hint="Correct the mapping or the field's rights, then run the range again.",
             )
-        lost = total.failed + total.unprocessed - self._store.transient()
-        if total.staged >= SMALLEST_CAP and lost > total.staged * self._walls.policy.failed_share_max:
-            raise CapReached(
-                f"Range {self._planned.partition}: the org refuses {lost} of {total.staged} rows.",
-                hint="See why with `sync-pipeline rejects`; SYNC_FAILED_SHARE_MAX raises the cap.",
-            )
+
+    def _outcomes(self, part: UploadPart, job: IngestJob) -> Counts:
+        """Reads all three result sets and records them. Rows of results that cannot be read are not acknowledged."""
+        bulk, reason = self._walls.bulk, ""
+        for tries_left in reversed(range(RESULT_TRIES)):
+            try:
+                return self._store.record_outcomes(
+                    part,
+                    job.id,
+                    successes=bulk.successes(job.id),
+                    failures=bulk.failures(job.id),
+                    unprocessed=bulk.unprocessed(job.id),
+                    transient=TRANSIENT_CODES,
+                )
+            except RequestRefused as error:
+                reason = error.message
+                break
+            except WireError as error:
+                if not _came_whole(error):
+                    raise
+                reason = error.message
+                if tries_left:
+                    self._walls.sleep(self._walls.policy.poll_seconds)
+        log.warning("the results of job %s cannot be read; its %d rows are sent again: %s", job.id, part.rows, reason)
+        return self._store.record_outcomes(
+            part, job.id, successes=(), failures=(), unprocessed=(), transient=TRANSIENT_CODES
+        )
 
     # jobs of a run that died
 
@@ -288,25 +409,23 @@ class Loader:
                 self._walls.book.job_over(entry.intent, "accounted")
             elif part is None:
                 end_job(self._walls, entry)
-            else:
-                self._take_over(entry, part)
+            elif (flight := self._taken_over(entry, part)) is not None:
+                self._flights.append(flight)
 
-    def _take_over(self, entry: JobEntry, part: UploadPart) -> None:
+    def _taken_over(self, entry: JobEntry, part: UploadPart) -> Flight | None:
+        """The job of an open part flies on if it was closed; else it is dropped."""
+        check_calls(self._walls, self._plan, calls=RESULT_CALLS)
         job = find_job(self._walls, entry.job_id)
-        if job is None:
-            self._walls.book.job_over(entry.intent, "dropped")
-        elif job.state is JobState.OPEN:
+        if job is not None and job.state is JobState.OPEN:
             # Whether the data arrived cannot be told, and a job takes only one upload.
             self._walls.bulk.abort(job.id)
+            job = None
+        if job is None:
             self._walls.book.job_over(entry.intent, "dropped")
-        else:
-            log.info("range %s: job %s (%s) is adopted", self._planned.partition, job.id, job.state.value)
-            self._sent += part.rows
-            flight = self._flight(part, entry.intent, job)
-            if job.state.is_terminal:
-                self._account(flight)
-            else:
-                self._flights.append(flight)
+            return None
+        log.info("range %s: job %s (%s) is adopted", self._planned.partition, job.id, job.state.value)
+        self._sent += part.rows
+        return self._flight(part, entry.intent, job)
 
 
 def find_job(walls: Walls, job_id: str) -> IngestJob | None:
@@ -320,32 +439,56 @@ def find_job(walls: Walls, job_id: str) -> IngestJob | None:
 
 
 def abort_orphans(walls: Walls, entries: list[JobEntry]) -> None:
-    """Aborts jobs whose create-answer was lost: ours, Open, created after the intent, and in no entry of the book."""
-    lost = [entry for entry in entries if not entry.job_id and not entry.is_over]
+    """Aborts jobs whose create-answer was lost: ours, Open, created after the intent, and in no entry of the book.
+
+    It waits for its turn among those that create jobs, because a job that is being created is in no entry either.
+    """
+    if _lost(entries):
+        with walls.book.turn("create", sleep=walls.sleep):
+            _abort_lost(walls, entries)
+
+
+def _abort_lost(walls: Walls, entries: list[JobEntry]) -> None:
+    lost = _lost(entries)
     if not lost:
         return
     since = min(entry.intended_at for entry in lost) - CLOCK_SKEW
     for job in walls.bulk.jobs():
         is_ours = job.created_by == walls.session.user_id and job.object == walls.mapping.target_object
-        is_upsert = job.operation == "upsert" and job.state is JobState.OPEN
-        if is_ours and is_upsert and job.created_at is not None and job.created_at >= since:
-            if not walls.book.knows_job(job.id):
-                log.warning("job %s was created, but its answer was lost; it is aborted", job.id)
-                walls.bulk.abort(job.id)
+        is_open_upsert = job.operation == "upsert" and job.state is JobState.OPEN
+        is_new = job.created_at is not None and job.created_at >= since
+        if is_ours and is_open_upsert and is_new and not walls.book.knows_job(job.id):
+            log.warning("job %s was created, but its answer was lost; it is aborted", job.id)
+            walls.bulk.abort(job.id)
+
+
+def _lost(entries: list[JobEntry]) -> list[JobEntry]:
+    return [entry for entry in entries if not entry.job_id and not entry.is_over]
 
 
 def end_job(walls: Walls, entry: JobEntry) -> None:
     """Aborts a job that nobody waits for any more and returns when the org has let go of it."""
     job = find_job(walls, entry.job_id)
     if job is not None and not job.state.is_terminal:
-        job = walls.bulk.abort(job.id)
-        deadline = walls.clock() + walls.policy.job_deadline_seconds
-        while not job.state.is_terminal:
-            if walls.clock() > deadline:
-                raise StateError(
-                    f"Job {job.id} of an earlier run is {job.state.value} and does not end.",
-                    hint="Abort it in the org (Setup, Bulk Data Load Jobs).",
-                )
-            walls.sleep(walls.policy.poll_seconds)
-            job = walls.bulk.info(job.id)
+        _await_end(walls, walls.bulk.abort(job.id))
     walls.book.job_over(entry.intent, "dropped")
+
+
+def _await_end(walls: Walls, job: IngestJob) -> None:
+    """Returns when the job has ended; raises ``JobStuck`` when it does not."""
+    deadline = walls.clock() + walls.policy.job_deadline_seconds
+    pause = walls.policy.poll_seconds
+    while not job.state.is_terminal:
+        if walls.clock() > deadline:
+            raise JobStuck(
+                f"Job {job.id} of an earlier run is {job.state.value} and does not end.",
+                hint="Abort it in the org (Setup, Bulk Data Load Jobs).",
+            )
+        walls.sleep(pause)
+        pause = min(pause * 2, walls.policy.poll_seconds_max)
+        job = walls.bulk.info(job.id)
+
+
+def _came_whole(error: WireError) -> bool:
+    """The org did answer, and its answer is of no use: another try brings the same, whatever the network does."""
+    return isinstance(error, Unreadable) or (error.status is not None and error.status < 300)

@@ -30,10 +30,19 @@ class Meter:
         self._plan_id = plan_id
 
     def flush(self) -> None:
-        """Writes what was counted since the last time; a process without a night writes nothing."""
+        """Writes what was counted since the last time; a process without a night writes nothing.
+
+        What cannot be written down now is kept for the next time.
+        """
         if self._plan_id is None:
             return
         with self._lock:
             pending, self._pending = self._pending, Counter()
-        if pending:
+        if not pending:
+            return
+        try:
             self._book.add_calls(self._plan_id, pending)
+        except BaseException:
+            with self._lock:
+                self._pending.update(pending)
+            raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -16,9 +17,11 @@ import polars as pl
 
 from sync_pipeline.domain.errors import PlanRefused, RequestRefused, RightsError
 from sync_pipeline.domain.keys import KeyRange, cover
+from sync_pipeline.domain.ledger import IngestJob, JobState, Verdict
 from sync_pipeline.domain.mapping import TargetObject
+from sync_pipeline.domain.night import NightEntry
 from sync_pipeline.domain.plan import Forecast, Plan, PlannedRange, SourceProfile
-from sync_pipeline.domain.policy import Policy, Verify
+from sync_pipeline.domain.policy import OtherLoads, Policy, Verify
 from sync_pipeline.engine.boundaries import SPLIT_ABOVE, chosen, merged, with_candidates
 from sync_pipeline.engine.duplicates import SCHEMA as NO_GROUPS
 from sync_pipeline.engine.equality import folds_case
@@ -42,8 +45,8 @@ VALUE_BYTES: Final = 20
 """JSON text of one value of a row."""
 STATEMENT_CALLS: Final = 3
 """Submit, one look, delete."""
-SURVEY_CALLS: Final = 1 + 2 + 1
-"""Describe, the columns of the source, the org's limits."""
+SURVEY_CALLS: Final = 1 + 2 + 1 + 3
+"""Describe, the columns of the source, the org's limits, and who else is at work."""
 JOB_CALLS: Final = 6
 """Create, upload, close and three result files."""
 JOB_POLLS: Final = 6
@@ -54,6 +57,26 @@ STAGED_BYTES: Final = 60
 PART_BYTES: Final = 130
 OUTCOME_BYTES: Final = 8
 MEASURE_BYTES: Final = 70
+
+
+def plan_night(walls: Walls, *, plan_id: str) -> tuple[Plan, pl.DataFrame]:
+    """The plan of a new night, and the groups of rows that the target would match as one. Reads only.
+
+    Raises ``MappingError`` when source or target lack what the mapping names, another ``UserError`` when the login or its
+    rights do not suffice, ``PlanRefused`` when the source cannot be trusted, or others load the target and the settings
+    say that a night must not begin then.
+    """
+    survey(walls)
+    others, told = _others(walls)
+    if others and walls.policy.other_loads is OtherLoads.REFUSE:
+        raise PlanRefused(
+            " ".join(others),
+            hint="Wait for them or abort them in the org, or set SYNC_OTHER_LOADS=warn for this night.",
+        )
+    previous = _previous(walls)
+    plan, groups = make_plan(walls, plan_id=plan_id, previous=previous)
+    check_plausible(plan, previous, walls.policy)
+    return replace(plan, notes=(*plan.notes, *others, *told)), groups
 
 
 def survey(walls: Walls) -> TargetObject:
@@ -68,15 +91,55 @@ def survey(walls: Walls) -> TargetObject:
     return target
 
 
-def previous_plan(walls: Walls) -> Plan | None:
-    """The plan of the newest night that is over and belongs to the same org, source, data space and mapping."""
-    for night in walls.book.nights():
-        plan = night.plan
-        is_ours = (plan.org.org_id, plan.org.dataspace) == (walls.org.org_id, walls.org.dataspace)
-        is_same = (plan.source_object, plan.mapping_digest) == (walls.mapping.source_object, walls.mapping.digest)
-        if night.verdict is not None and is_ours and is_same:
-            return plan
-    return None
+def other_jobs(walls: Walls) -> list[IngestJob]:
+    """Open ingest jobs on the target object that no night of this home made: they take our locks and the org's calls.
+
+    An Open job of this very user is left out. It may be one of ours whose create-answer was lost; a night ends those.
+    """
+    user_id, target_object = walls.session.user_id, walls.mapping.target_object
+    return [
+        job
+        for job in walls.bulk.jobs()
+        if not job.state.is_terminal
+        and job.object == target_object
+        and not (job.created_by == user_id and job.state is JobState.OPEN)
+        and not walls.book.knows_job(job.id)
+    ]
+
+
+def _others(walls: Walls) -> tuple[list[str], list[str]]:
+    """Sentences about others: who loads the target now, and what else may write to the org. What cannot be seen is said."""
+    told: list[str] = []
+    try:
+        jobs = other_jobs(walls)
+    except (RightsError, RequestRefused) as error:
+        jobs, told = [], [f"Ingest jobs of others cannot be seen by this user ({error.message})"]
+    loading = [
+        f"Ingest job {job.id} ({job.operation}, {job.state.value}, by {job.created_by or 'somebody'}) loads {job.object} too."
+        for job in jobs
+    ]
+    return loading, told + walls.soql.other_loads()
+
+
+def check_plausible(plan: Plan, previous: Plan | None, policy: Policy) -> None:
+    """Raises ``PlanRefused`` when the source holds far fewer rows than last night."""
+    if previous is not None and plan.expected < previous.expected * policy.source_share_min:
+        raise PlanRefused(
+            f"The source holds {plan.expected} rows; the last plan counted {previous.expected}.",
+            hint=f"If that is right, set SYNC_SOURCE_SHARE_MIN below {policy.source_share_min} for one night.",
+        )
+
+
+def _previous(walls: Walls) -> Plan | None:
+    """The newest plan for the same org, source, data space and mapping."""
+    return next((night.plan for night in walls.book.nights() if _is_ours(walls, night)), None)
+
+
+def _is_ours(walls: Walls, night: NightEntry) -> bool:
+    plan = night.plan
+    is_same_org = (plan.org.org_id, plan.org.dataspace) == (walls.org.org_id, walls.org.dataspace)
+    is_same_table = (plan.source_object, plan.mapping_digest) == (walls.mapping.source_object, walls.mapping.digest)
+    return is_same_org and is_same_table
 
 
 def make_plan(walls: Walls, *, plan_id: str, previous: Plan | None) -> tuple[Plan, pl.DataFrame]:
@@ -108,7 +171,7 @@ def make_plan(walls: Walls, *, plan_id: str, previous: Plan | None) -> tuple[Pla
     groups = pl.DataFrame(schema=NO_GROUPS)
     if profile.has_duplicates:
         groups = walls.data_cloud.duplicates(fold_case=fold_case)
-    forecast, notes = _forecast(walls, counts, previous)
+    forecast, notes = _forecast(walls, counts)
     plan = Plan(
         plan_id=plan_id,
         org=walls.org,
@@ -166,12 +229,12 @@ def _check_order(source_object: str, keys: Sequence[str | None]) -> None:
 # Forecast
 
 
-def _forecast(walls: Walls, counts: Sequence[int], previous: Plan | None) -> tuple[Forecast, list[str]]:
+def _forecast(walls: Walls, counts: Sequence[int]) -> tuple[Forecast, list[str]]:
     """What the night will need, beside what is left; and notes on what is not known."""
     policy, rows = walls.policy, sum(counts)
     notes: list[str] = []
     limits = _limits(walls, notes)
-    seconds = _seconds(walls, rows, previous)
+    seconds = _seconds(walls, rows)
     if seconds == 0.0 and rows:
         notes.append("How long it will take is not known: no earlier night over this source has ended.")
     api, batches = limits.get("DailyApiRequests"), limits.get("DailyBulkApiBatches")
@@ -209,12 +272,12 @@ def _parts(counts: Sequence[int], policy: Policy) -> list[int]:
     return parts
 
 
-def _seconds(walls: Walls, rows: int, previous: Plan | None) -> float:
-    """At the pace of the last night; 0 when there is none."""
-    night = walls.book.night(previous.plan_id) if previous is not None else None
-    if night is None or previous is None or not night.seconds or not previous.expected:
-        return 0.0
-    return rows * night.seconds / previous.expected
+def _seconds(walls: Walls, rows: int) -> float:
+    """At the pace of the last night that came to its end; 0 when there is none."""
+    for night in walls.book.nights():
+        if _is_ours(walls, night) and night.verdict not in (None, Verdict.ABANDONED) and night.plan.expected:
+            return rows * night.seconds / night.plan.expected
+    return 0.0
 
 
 def _limits(walls: Walls, notes: list[str]) -> dict[str, Limit]:

@@ -9,17 +9,30 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from typing import Literal
 
 import polars as pl
 
-from sync_pipeline.domain.errors import Drift, LimitExceeded, Parked, StateError, Stopped, SyncError, UserError
-from sync_pipeline.domain.ledger import Counts, JobState, RangeState
-from sync_pipeline.domain.night import NightEntry, RangeEntry
-from sync_pipeline.domain.plan import PlannedRange
+from sync_pipeline.domain.errors import (
+    CapReached,
+    DiskFull,
+    Drift,
+    HeldElsewhere,
+    Parked,
+    Passing,
+    StateError,
+    Stopped,
+    SyncError,
+)
+from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, RangeState
+from sync_pipeline.domain.night import JobEntry, NightEntry, RangeEntry
+from sync_pipeline.domain.plan import Plan, PlannedRange
+from sync_pipeline.engine.budget import check_calls, check_disk, check_range, parking_of
 from sync_pipeline.engine.extraction import extract
 from sync_pipeline.engine.heartbeat import Heartbeat
 from sync_pipeline.engine.loading import Loader, end_job
@@ -33,8 +46,14 @@ Start = Literal["auto", "resume", "fresh"]
 
 DRIFT_FILE = "drift.parquet"
 """In the night's folder: the keys a measurement found missing or different."""
-PROBE_PAUSES = (timedelta(minutes=10), timedelta(minutes=20), timedelta(minutes=30))
-"""How long a night stays parked before one range probes for headroom; the last one repeats."""
+RELEASE_SECONDS = 8.0
+"""How long open jobs may take to be aborted, all together; `stop` promises ten seconds for everything."""
+RELEASE_THREADS = 8
+RELEASE_PAUSE = 0.5
+"""Seconds before an abortion that failed is tried again."""
+ENDED = frozenset(state.value for state in JobState if state.is_terminal)
+FULL_DISK_PAUSE = 15.0
+"""Seconds between two tries to write into a book that has no room."""
 
 
 def run_range(
@@ -50,9 +69,26 @@ def run_range(
     """Reads, stages, loads and accounts for one range; returns its entry in the book, state ``done``.
 
     A range that is finished is kept as it is, unless ``start`` is ``fresh`` or the night has had its verdict since.
-    Raises ``HeldElsewhere`` when another process works on it, ``Parked`` when the org has no headroom, ``Stopped`` when
-    interrupted, any other ``SyncError`` when the run failed; the book says so too.
+    Raises ``HeldElsewhere`` when another process works on it, ``Parked`` when API calls or disk space run short,
+    ``Stopped`` when interrupted or the night is stopped, any other ``SyncError`` when the run failed; the book says so
+    too. The calling thread's connection to the book is closed at the end.
     """
+    try:
+        return _run(walls, plan_id, partition, start=start, run_id=run_id, heartbeat=heartbeat, on_event=on_event)
+    finally:
+        walls.book.close()
+
+
+def _run(
+    walls: Walls,
+    plan_id: str,
+    partition: str,
+    *,
+    start: Start,
+    run_id: str,
+    heartbeat: Heartbeat | None,
+    on_event: Callable[[str], None],
+) -> RangeEntry:
     night = walls.book.night(plan_id)
     planned = night.plan.range(partition) if night is not None else None
     if night is None or planned is None:
@@ -64,17 +100,24 @@ def run_range(
         if is_done and start != "fresh" and (start == "resume" or not _is_stale(night, entry)):
             on_event(f"range {partition} is done: {entry.counts.succeeded} of {entry.counts.expected} rows saved; kept")
             return entry
-        is_repair = entry.state is RangeState.DRIFTING and start != "fresh"
         walls.interruption.check()
-        entry = walls.book.begin_run(
-            plan_id, partition, pid=os.getpid(), run_id=run_id, fresh=is_done or start == "fresh"
-        )
+        if walls.book.is_stopped(plan_id):
+            raise Stopped(f"Night {plan_id} is stopped.", hint="Go on with `sync-pipeline restart` or `sync`.")
+        if not walls.book.is_newest(plan_id):
+            raise HeldElsewhere(f"A newer night has taken the place of night {plan_id}.", hint="Run its ranges.")
         with _beating(walls, plan_id, partition, heartbeat):
             try:
-                counts = _work(walls, night, planned, entry, is_repair=is_repair, on_event=on_event)
+                check_disk(walls, night.plan, needed=0)
+                entry = walls.book.begin_run(
+                    plan_id, partition, pid=os.getpid(), run_id=run_id, fresh=is_done or start == "fresh"
+                )
+                counts = _work(walls, night, planned, entry, on_event=on_event)
                 walls.book.end_run(plan_id, partition, state=RangeState.DONE, counts=counts)
             except BaseException as error:
-                _end_badly(walls, night, partition, error)
+                parked = parking_of(walls, plan_id, error)
+                _end_badly(walls, plan_id, partition, parked or error)
+                if parked is not None and parked is not error:
+                    raise parked from error
                 raise
         if night.parked_until is not None:
             walls.book.unpark(plan_id)
@@ -98,7 +141,6 @@ def _work(
     planned: PlannedRange,
     entry: RangeEntry,
     *,
-    is_repair: bool,
     on_event: Callable[[str], None],
 ) -> Counts:
     """Everything between the lock and the book's last word; returns counts that add up."""
@@ -107,16 +149,18 @@ def _work(
     walls.mapping.check_target(target)
     folder = walls.area.range_folder(plan_id, partition, entry.generation)
     _end_older_generations(walls, plan_id, partition, entry.generation)
-    with RangeStore.open(folder, staged_schema(walls.mapping, target), memory=walls.policy.duckdb_memory) as store:
+    schema = staged_schema(walls.mapping, target)
+    memory = walls.policy.duckdb_memory
+    with RangeStore.open(folder, schema, memory=memory, disk=walls.disk, now=walls.now, sleep=walls.sleep) as store:
+        _check_headroom(walls, night.plan, planned, store)
         expected = planned.expected
         if store.is_read:
             expected = store.expected
         else:
-            with walls.slots.read:
-                walls.interruption.check()
+            with walls.reading():
                 walls.book.progress(plan_id, partition, state=RangeState.READING)
                 expected = extract(
-                    walls, plan_id, planned, store, target,
+                    walls, night.plan, planned, store, target,
                     on_page=lambda staged: walls.book.progress(
                         plan_id, partition, counts=Counts(expected=planned.expected, staged=staged)
                     ),
@@ -132,10 +176,10 @@ def _work(
             expected=expected,
             on_rows=lambda total, sent: walls.book.progress(plan_id, partition, counts=total, rows_sent=sent),
         )  # fmt: skip
-        if is_repair:
-            loader.repair(_drifting_keys(walls, plan_id, partition))
-        else:
-            loader.load()
+        loader.load(
+            repair=entry.repairs if entry.is_repair else 0,
+            drifting=lambda: _drifting_keys(walls, plan_id, partition),
+        )
         counts = store.counts(expected)
     if not counts.adds_up:
         raise StateError(
@@ -154,40 +198,101 @@ def _work(
     return counts
 
 
-def _end_badly(walls: Walls, night: NightEntry, partition: str, error: BaseException) -> None:
-    """Writes down how a run ended, and lets go of its jobs when a person ended it."""
-    plan_id = night.plan_id
-    reason = str(error) or type(error).__name__
-    if isinstance(error, Parked):
-        walls.book.park(plan_id, until=error.until, reason=error.message)
-        walls.book.end_run(plan_id, partition, state=RangeState.PARKED, error=reason)
-    elif isinstance(error, LimitExceeded):
-        pause = PROBE_PAUSES[min(night.parkings, len(PROBE_PAUSES) - 1)]
-        walls.book.park(plan_id, until=walls.now() + pause, reason=error.message)
-        walls.book.end_run(plan_id, partition, state=RangeState.PARKED, error=reason)
-    elif isinstance(error, Stopped) or not isinstance(error, Exception):
-        release_jobs(walls, plan_id, partition)
-        walls.book.end_run(plan_id, partition, state=RangeState.FAILED, error=reason)
+def _check_headroom(walls: Walls, plan: Plan, planned: PlannedRange, store: RangeStore) -> None:
+    """A range that nothing was done for begins only when all of it fits; one that is under way goes on while it can."""
+    if store.staged or store.is_read:
+        check_calls(walls, plan)
     else:
-        walls.book.end_run(
-            plan_id, partition, state=RangeState.FAILED, error=reason, failed_attempt=not isinstance(error, UserError)
-        )
+        check_range(walls, plan, planned)
+
+
+def _end_badly(walls: Walls, plan_id: str, partition: str, error: BaseException) -> None:
+    """Writes down how a run ended, and lets go of its jobs when nobody is meant to go on with them soon.
+
+    What ended the run matters more than a book that cannot be written, so no error comes out of here.
+    """
+    reason = str(error) or type(error).__name__
+    is_over = isinstance(error, CapReached)
+    is_ended_by_person = isinstance(error, Stopped) or not isinstance(error, Exception)
+    is_attempt = not is_ended_by_person and not isinstance(error, Parked | HeldElsewhere)
+    state = RangeState.GIVEN_UP if is_over else RangeState.PARKED if isinstance(error, Parked) else RangeState.FAILED
+    try:
+        if is_over or is_ended_by_person:
+            release_jobs(walls, plan_id, partition)
+        while True:
+            try:
+                if isinstance(error, Parked):
+                    walls.book.park(plan_id, until=error.until, reason=error.message)
+                walls.book.end_run(plan_id, partition, state=state, error=reason, failed_attempt=is_attempt)
+                return
+            except DiskFull as full:
+                # Whoever decides what comes next knows only the book: until that has room, the range is kept here.
+                log.warning("range %s waits for room: %s", partition, full.message)
+                walls.sleep(FULL_DISK_PAUSE)
+    except SyncError as failure:
+        log.warning("range %s ended (%s), which could not be written down: %s", partition, reason, failure.message)
 
 
 def release_jobs(walls: Walls, plan_id: str, partition: str | None = None) -> int:
-    """Aborts own jobs that are still open, and returns how many. What they saved is read when the range goes on."""
+    """Aborts own jobs that are still open, side by side, and returns how many were.
+
+    Returns within ``RELEASE_SECONDS``; a job whose abortion did not get through by then is adopted later. What the jobs
+    saved is read when their ranges go on.
+    """
+    entries = [
+        entry
+        for entry in walls.book.jobs(plan_id, partition=partition, open_only=True)
+        if entry.job_id and entry.state not in ENDED
+    ]
+    left: queue.SimpleQueue[JobEntry] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[JobEntry, IngestJob | None]] = queue.SimpleQueue()
+    for entry in entries:
+        left.put(entry)
+    deadline = time.monotonic() + RELEASE_SECONDS
+    for number in range(min(RELEASE_THREADS, len(entries))):
+        # Daemons, because one that hangs in a request must not keep the process from ending.
+        threading.Thread(
+            target=_release, args=(walls, left, answers, deadline), name=f"release-{number}", daemon=True
+        ).start()
     aborted = 0
-    for entry in walls.book.jobs(plan_id, partition=partition, open_only=True):
-        if not entry.job_id:
-            continue
+    for _ in entries:
         try:
-            job = walls.bulk.abort(entry.job_id)
-        except SyncError as error:
-            log.warning("job %s could not be aborted and is adopted later: %s", entry.job_id, error.message)
-            continue
-        walls.book.job_seen(entry.intent, job)
-        aborted += job.state is JobState.ABORTED
+            entry, job = answers.get(timeout=max(deadline - time.monotonic(), 0.0))
+        except queue.Empty:
+            log.warning("some jobs could not be aborted in %.0f s and are adopted later", RELEASE_SECONDS)
+            break
+        if job is not None:
+            walls.book.job_seen(entry.intent, job)
+            aborted += job.state is JobState.ABORTED
     return aborted
+
+
+def _release(
+    walls: Walls,
+    left: queue.SimpleQueue[JobEntry],
+    answers: queue.SimpleQueue[tuple[JobEntry, IngestJob | None]],
+    deadline: float,
+) -> None:
+    while True:
+        try:
+            entry = left.get_nowait()
+        except queue.Empty:
+            return
+        answers.put((entry, _aborted(walls, entry, deadline)))
+
+
+def _aborted(walls: Walls, entry: JobEntry, deadline: float) -> IngestJob | None:
+    """The job as it is after its abortion, ``None`` when that did not get through in time."""
+    while True:
+        try:
+            return walls.bulk.abort(entry.job_id)
+        except SyncError as error:
+            # An interrupted session does not wait for another try by itself.
+            is_lasting = not isinstance(error, Stopped | Passing)
+            if is_lasting or time.monotonic() + RELEASE_PAUSE > deadline:
+                log.warning("job %s could not be aborted and is adopted later: %s", entry.job_id, error.message)
+                return None
+        time.sleep(RELEASE_PAUSE)
 
 
 def _end_older_generations(walls: Walls, plan_id: str, partition: str, generation: int) -> None:

@@ -11,11 +11,9 @@ rows that differ are asked for once more one by one, which names the column and 
 from __future__ import annotations
 
 import logging
-import tempfile
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, pairwise
@@ -24,15 +22,14 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from sync_pipeline.domain.errors import HeldElsewhere, Refused, StateError, Stopped
+from sync_pipeline.domain.errors import HeldElsewhere, LimitExceeded, Parked, Refused, StateError, Stopped
 from sync_pipeline.domain.keys import KeyRange
 from sync_pipeline.domain.night import Measurement
-from sync_pipeline.domain.plan import PlannedRange
+from sync_pipeline.domain.plan import Plan, PlannedRange
 from sync_pipeline.domain.policy import Verify
 from sync_pipeline.engine.drift import CHANGED, DRIFT, look_again, mark_changed, named_by_key, rows_in_org
 from sync_pipeline.engine.duplicates import groups_in, judge, write_groups
 from sync_pipeline.engine.equality import Equality, folds_case
-from sync_pipeline.engine.planning import make_plan
 from sync_pipeline.engine.range_run import DRIFT_FILE
 from sync_pipeline.engine.values import convert
 from sync_pipeline.engine.walls import Walls
@@ -57,20 +54,21 @@ def measure(
     level: Verify | None = None,
     against: Against = "staged",
     record: bool = True,
+    plan: Plan | None = None,
     on_event: Callable[[str], None] = log.info,
 ) -> Measurement:
     """Measures the org against what the night staged, or against the source as it is now. Writes nothing to the org.
 
-    With ``record`` the measurement, or its failure, goes into the book, and the keys that drift into the night's folder
+    Where there is no night, ``plan`` names the ranges to count by. With ``record`` the measurement, or its failure, goes into the book, and the keys that drift into the night's folder
     for the repair. Raises ``HeldElsewhere`` while a range is being worked on, and whatever ended the measurement.
     """
     try:
-        with _work_folder(walls, plan_id) as folder:
-            measuring = _Measuring(walls, plan_id, level or walls.policy.verify, against, folder, on_event)
+        with walls.area.measure_folder(plan_id) as folder:
+            measuring = _Measuring(walls, plan_id, level or walls.policy.verify, against, folder, plan, on_event)
             measurement = measuring.run()
             if record:
                 measuring.keep_drift(walls.area.night_folder(plan_id) / DRIFT_FILE)
-    except (Stopped, Refused):
+    except (Stopped, Refused, LimitExceeded, Parked):
         raise
     except Exception as error:
         if record:
@@ -79,15 +77,6 @@ def measure(
     if record:
         walls.book.record_measurement(plan_id, measurement)
     return measurement
-
-
-@contextmanager
-def _work_folder(walls: Walls, plan_id: str) -> Iterator[Path]:
-    """A private folder beside what it is compared with, gone at the end."""
-    night_folder = walls.area.night_folder(plan_id)
-    parent = night_folder if night_folder.is_dir() else walls.area.book_file.parent
-    with tempfile.TemporaryDirectory(prefix="measure-", dir=parent) as folder:
-        yield Path(folder)
 
 
 @dataclass
@@ -125,6 +114,7 @@ class _Measuring:
         level: Verify,
         against: Against,
         folder: Path,
+        plan: Plan | None,
         on_event: Callable[[str], None],
     ) -> None:
         self._walls = walls
@@ -133,7 +123,7 @@ class _Measuring:
         self._against = against
         self._folder = folder
         self._on_event = on_event
-        self._ranges = self._ranges_of_the_night()
+        self._ranges = self._ranges_of(plan)
         self._edges = [planned.range.through for planned in self._ranges if planned.range.through is not None]
         self._entries = {entry.partition: entry for entry in walls.book.ranges(plan_id)}
         self._target = walls.soql.describe()
@@ -165,15 +155,13 @@ class _Measuring:
             self._with_partitions(pl.DataFrame(schema=DRIFT)).write_parquet(fresh)
         fresh.replace(file)
 
-    def _ranges_of_the_night(self) -> tuple[PlannedRange, ...]:
+    def _ranges_of(self, plan: Plan | None) -> tuple[PlannedRange, ...]:
         night = self._walls.book.night(self._plan_id)
         if night is not None:
             return night.plan.ranges
-        if self._against == "staged":
-            raise StateError(
-                f"There is no night {self._plan_id} to measure.", hint="Start one with `sync-pipeline sync`."
-            )
-        return make_plan(self._walls, plan_id=self._plan_id, previous=None)[0].ranges
+        if self._against == "source" and plan is not None:
+            return plan.ranges
+        raise StateError(f"There is no night {self._plan_id} to measure.", hint="Start one with `sync-pipeline sync`.")
 
     # By counts
 
@@ -235,7 +223,12 @@ class _Measuring:
 
     def _counts(self, place: int) -> dict[str, int]:
         tally = self._tally
-        counts = {"present": tally.present(place), "missing": tally.missing[place], "orphans": tally.orphans[place]}
+        counts = {
+            "expected": tally.expected[place],
+            "present": tally.present(place),
+            "missing": tally.missing[place],
+            "orphans": tally.orphans[place],
+        }
         return counts | ({"different": tally.different[place]} if self._with_values else {})
 
     def _find_duplicates(self) -> None:

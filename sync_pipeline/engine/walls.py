@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ from sync_pipeline.salesforce.session import Session
 from sync_pipeline.salesforce.soql import Soql
 from sync_pipeline.staging.area import Area
 from sync_pipeline.staging.book import Book
+from sync_pipeline.staging.durable import Disk
 
 
 class Interruption:
@@ -53,7 +55,8 @@ class Interruption:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many ranges of this process may read, sort and load at once."""
+    """How many ranges of this process may read, sort and load at once. Reading and sorting are rationed among all
+    processes besides (``Walls.reading``, ``Walls.sorting``); threads of one process need not look for a place each."""
 
     read: threading.BoundedSemaphore
     sort: threading.BoundedSemaphore
@@ -88,13 +91,31 @@ class Walls:
     interruption: Interruption
     slots: Slots
     meter: Meter
+    disk: Disk = field(default_factory=Disk)
     now: Callable[[], datetime] = field(default=utc_now)
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def sleep(self, seconds: float) -> None:
         self.interruption.sleep(seconds)
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """One of the places for reading the source, of which all processes of SYNC_HOME share so many."""
+        with self.slots.read, self.area.slot("read", of=self.policy.read_slots, sleep=self.sleep):
+            self.interruption.check()
+            yield
+
+    @contextmanager
+    def sorting(self) -> Iterator[None]:
+        """One of the places for putting a range in order: what is promised of memory holds for all processes."""
+        with self.slots.sort, self.area.slot("sort", of=self.policy.sort_slots, sleep=self.sleep):
+            self.interruption.check()
+            yield
+
     def close(self) -> None:
-        """Hands over the calls that were counted and closes the connections to the org."""
-        self.meter.flush()
-        self.session.close()
+        """Hands over the calls that were counted and closes the connections to the org and to the book."""
+        try:
+            self.meter.flush()
+        finally:
+            self.session.close()
+            self.book.close()

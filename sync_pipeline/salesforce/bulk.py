@@ -9,8 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qs
@@ -24,6 +28,8 @@ from sync_pipeline.domain.errors import (
     LimitExceeded,
     RequestRefused,
     RightsError,
+    Stopped,
+    Unreadable,
     WireError,
 )
 from sync_pipeline.domain.ledger import IngestJob, JobState
@@ -47,6 +53,8 @@ QUERY_SECONDS = 2 * 3600.0
 """Time limit of a query job."""
 NO_LOCATOR = "null"
 """What ``Sforce-Locator`` says on the last page."""
+PAGES_AT_ONCE = 3
+"""Pages of a result on their way at the same time; each lies on disk until it is read."""
 
 TRANSIENT_CODES: frozenset[str] = frozenset(
     {
@@ -81,6 +89,20 @@ class JobsJson(msgspec.Struct):
     """One page of the list of jobs."""
 
     records: list[JobJson]
+    done: bool = True
+    nextRecordsUrl: str | None = None
+
+
+class PageJson(msgspec.Struct):
+    """Where one page of a query job's result is."""
+
+    resultUrl: str
+
+
+class PagesJson(msgspec.Struct):
+    """Where up to five pages are, and where the list goes on."""
+
+    resultPages: list[PageJson]
     done: bool = True
     nextRecordsUrl: str | None = None
 
@@ -182,7 +204,7 @@ class Bulk:
             if page.done:
                 return
             # Only the locator is taken from the URL, never the URL itself.
-            locator = next(iter(parse_qs((page.nextRecordsUrl or "").partition("?")[2]).get("queryLocator", [])), "")
+            locator = _parameters(page.nextRecordsUrl or "", ("queryLocator",)).get("queryLocator", "")
             if not locator or locator in seen or len(seen) >= JOB_PAGES_MAX:
                 raise WireError("The list of ingest jobs does not come to an end.", hint="Try again.")
             seen.add(locator)
@@ -193,7 +215,7 @@ class Bulk:
         for frame in self._results(job_id, "successfulResults", wanted):
             created = frame.get_column("created").str.to_lowercase()
             if not created.is_in(["true", "false"]).all():
-                raise WireError(f"Job {job_id}: sf__Created is neither true nor false.", hint="Run it again.")
+                raise Unreadable(f"Job {job_id}: sf__Created is neither true nor false.", hint="Run it again.")
             yield frame.with_columns(created=created == "true")
 
     def failures(self, job_id: str) -> Iterator[pl.DataFrame]:
@@ -233,9 +255,12 @@ class Bulk:
     ) -> Iterator[pl.DataFrame]:
         """The rows of a SOQL query in no order, all columns String, named as the query selects them; empty is null.
 
-        ``on_page`` is told the rows received so far. The job is deleted at the end. Raises ``WireError`` when a page or
-        the whole has fewer rows than the org announced, ``RequestRefused`` when the job failed, ``JobStuck`` when it took
-        longer than 2 hours.
+        Pages are downloaded side by side where the org says in advance where each of them is, else one after the other,
+        of ``page_rows`` rows each. ``on_page`` is told the rows received so far. The job is deleted at the end. Raises
+        ``WireError`` when a page or the whole has not the rows that the org announced, ``RequestRefused`` when the job
+        failed, ``JobStuck`` when it took longer than 2 hours.
+
+        Parallel results: https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/query_get_parallel_results.htm
         """
         created = self._session.send(
             "POST",
@@ -246,14 +271,18 @@ class Bulk:
         )
         try:
             job = self._finished(created.id)
+            places = self._page_places(created.id)
+            pages = self._in_turn(created.id, page_rows) if places is None else self._side_by_side(created.id, places)
             rows = 0
-            for page in self._query_pages(created.id, selected(soql), page_rows=page_rows):
-                for frame in page:
-                    rows += frame.height
-                    yield frame
-                if on_page is not None:
-                    on_page(rows)
-            if rows < job.processed:
+            with closing(pages):
+                for file, announced in pages:
+                    for frame in _counted(_named(read_frames(file), selected(soql)), announced, job.id):
+                        rows += frame.height
+                        yield frame
+                    if on_page is not None:
+                        on_page(rows)
+            # Pages that were named in advance could overlap; those that follow one another cannot.
+            if rows < job.processed or (places is not None and rows > job.processed):
                 raise WireError(
                     f"Query job {job.id} found {job.processed} rows, but {rows} came.", hint="Run it again."
                 )
@@ -277,27 +306,101 @@ class Bulk:
             self._session.sleep(pause)
             pause = min(pause * 2, POLL_SECONDS_MAX)
 
-    def _query_pages(self, job_id: str, names: list[str], *, page_rows: int) -> Iterator[Iterator[pl.DataFrame]]:
+    def _page_places(self, job_id: str) -> list[dict[str, str]] | None:
+        """What to ask for each page of a result; ``None`` where the API (before version 58) does not tell."""
+        places: list[dict[str, str]] = []
+        locator, seen = "", set[str]()
+        while True:
+            try:
+                listed = self._session.send(
+                    "GET",
+                    f"/jobs/query/{path_part(job_id)}/resultPages",
+                    endpoint="query results",
+                    params={"locator": locator} if locator else {},
+                    read=as_json(PagesJson),
+                )
+            except RequestRefused:
+                if places:
+                    raise
+                return None
+            # Only the parameters are taken from a URL, never the URL itself.
+            places += [_parameters(page.resultUrl, ("locator", "maxRecords")) for page in listed.resultPages]
+            if listed.done:
+                break
+            locator = _parameters(listed.nextRecordsUrl or "", ("locator",)).get("locator", "")
+            if not locator or locator in seen:
+                raise WireError(
+                    f"Query job {job_id}: the list of its pages does not come to an end.", hint="Try again."
+                )
+            seen.add(locator)
+        if len({tuple(place.items()) for place in places}) != len(places):
+            raise WireError(f"Query job {job_id}: one page is listed twice.", hint="Run it again.")
+        return places
+
+    def _side_by_side(
+        self, job_id: str, places: Sequence[dict[str, str]]
+    ) -> Generator[tuple[IO[bytes], int], None, None]:
+        """Some pages at once, each handed out when it is whole."""
+        left = iter(places)
+        over = threading.Event()
+        flying: set[Future[tuple[IO[bytes], int]]] = set()
+
+        def download(place: dict[str, str]) -> tuple[IO[bytes], int]:
+            file = self._spooled()
+            try:
+                _, announced = self._page(job_id, place, file, between=lambda: _unless(over))
+            except BaseException:
+                file.close()
+                raise
+            return file, announced
+
+        with ThreadPoolExecutor(max_workers=PAGES_AT_ONCE, thread_name_prefix="pages") as pool:
+            try:
+                while True:
+                    flying |= {pool.submit(download, place) for place in islice(left, PAGES_AT_ONCE - len(flying))}
+                    if not flying:
+                        return
+                    done, flying = wait(flying, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        file, announced = future.result()
+                        with file:
+                            yield file, announced
+            finally:
+                over.set()
+
+    def _in_turn(self, job_id: str, page_rows: int) -> Generator[tuple[IO[bytes], int], None, None]:
+        """One page after the other, each of which says where the next one is."""
         locator, seen = "", set[str]()
         while locator != NO_LOCATOR:
             params = {"maxRecords": str(page_rows), **({"locator": locator} if locator else {})}
             with self._spooled() as file:
-                headers = self._session.send(
-                    "GET",
-                    f"/jobs/query/{path_part(job_id)}/results",
-                    endpoint="query results",
-                    params=params,
-                    headers={"Accept": "text/csv"},
-                    read=csv_into(file, between=self._interruptible),
-                )
-                locator = headers.get("sforce-locator", "")
-                announced = headers.get("sforce-numberofrecords", "")
-                if not locator or locator in seen or not re.fullmatch(r"[0-9]{1,15}", announced):
-                    raise WireError(
-                        f"Query job {job_id}: a page without a usable locator or count.", hint="Run it again."
-                    )
+                locator, announced = self._page(job_id, params, file, between=lambda: None)
+                if not locator or locator in seen:
+                    raise WireError(f"Query job {job_id}: a page without a usable locator.", hint="Run it again.")
                 seen.add(locator)
-                yield _counted(_named(read_frames(file), names), int(announced), job_id)
+                yield file, announced
+
+    def _page(
+        self, job_id: str, params: dict[str, str], file: IO[bytes], *, between: Callable[[], None]
+    ) -> tuple[str, int]:
+        """Downloads one page into the file; gives the locator of the next one and how many rows it should have."""
+
+        def pause() -> None:
+            between()
+            self._session.sleep(0)  # a place to be interrupted
+
+        headers = self._session.send(
+            "GET",
+            f"/jobs/query/{path_part(job_id)}/results",
+            endpoint="query results",
+            params=params,
+            headers={"Accept": "text/csv"},
+            read=csv_into(file, between=pause),
+        )
+        announced = headers.get("sforce-numberofrecords", "")
+        if not re.fullmatch(r"[0-9]{1,15}", announced):
+            raise WireError(f"Query job {job_id}: a page that does not say how many rows it has.", hint="Run it again.")
+        return headers.get("sforce-locator", ""), int(announced)
 
     def _delete_query(self, job_id: str) -> None:
         """Deletes the query job, aborting it first if it still runs; the org would delete it after 7 days."""
@@ -335,6 +438,17 @@ def _named(frames: Iterator[pl.DataFrame], names: list[str]) -> Iterator[pl.Data
         if missing:
             raise WireError(f"The result of a query has no column {', '.join(missing)}.", hint="Run it again.")
         yield frame.rename(renamed).select(pl.col(names).replace("", None))
+
+
+def _parameters(url: str, names: Sequence[str]) -> dict[str, str]:
+    """Those parameters of a URL that it has."""
+    given = parse_qs(url.partition("?")[2])
+    return {name: given[name][0] for name in names if name in given}
+
+
+def _unless(over: threading.Event) -> None:
+    if over.is_set():
+        raise Stopped("The result of a query is not wanted any more.")
 
 
 def _counted(frames: Iterator[pl.DataFrame], announced: int, job_id: str) -> Iterator[pl.DataFrame]:

@@ -7,6 +7,7 @@ in which a line end is outside of quotes exactly when the number of quotes befor
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import IO
 
 import polars as pl
 
-from sync_pipeline.domain.errors import WireError
+from sync_pipeline.domain.errors import Unreadable
 
 PIECE_BYTES = 4 * 1024 * 1024
 ROW_BYTES_MAX = 64 * 1024 * 1024
@@ -29,7 +30,7 @@ def read_frames(
     ``wanted`` maps the columns of the frames to the header's names, whose letter case and order do not matter; without
     it all columns come under the header's own names. An empty field is null, a quoted empty one is empty text.
 
-    Raises ``WireError`` when a wanted column is not in the header or the file is not CSV.
+    Raises ``Unreadable`` when a wanted column is not in the header or the file is not CSV.
     """
     file.seek(0)
     pieces = whole_rows(file, piece_bytes=piece_bytes)
@@ -42,7 +43,7 @@ def read_frames(
     positions = {name.lower(): position for position, name in enumerate(header)}
     missing = [name for name in select.values() if name.lower() not in positions]
     if missing:
-        raise WireError(f"A result file has no column {', '.join(missing)}; it has {', '.join(header)}.")
+        raise Unreadable(f"A result file has no column {', '.join(missing)}; it has {', '.join(header)}.")
     schema = {f"column_{position + 1}": pl.String() for position in range(len(header))}
     columns = {name: f"column_{positions[source.lower()] + 1}" for name, source in select.items()}
     yield from _parsed(first[end:], schema, columns)
@@ -60,7 +61,7 @@ def whole_rows(file: IO[bytes], *, piece_bytes: int = PIECE_BYTES) -> Iterator[b
             yield rest[:cut]
             rest = rest[cut:]
         elif len(rest) > ROW_BYTES_MAX:
-            raise WireError(f"A result file has a row of more than {ROW_BYTES_MAX} bytes.", hint="Run it again.")
+            raise Unreadable(f"A result file has a row of more than {ROW_BYTES_MAX} bytes.", hint="Run it again.")
     if rest:
         yield rest
 
@@ -91,16 +92,18 @@ def _header(line: bytes) -> list[str]:
     try:
         return next(csv.reader(io.StringIO(line.decode("utf-8-sig").strip("\r\n"), newline="")), [])
     except (UnicodeDecodeError, csv.Error):
-        raise WireError("A result file does not start with a header.", hint="Run it again.") from None
+        raise Unreadable("A result file does not start with a header.", hint="Run it again.") from None
 
 
 def _parsed(piece: bytes, schema: dict[str, pl.String], columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
     if not piece.strip(b"\r\n"):
         return
+    if piece.startswith(codecs.BOM_UTF8):
+        piece = codecs.BOM_UTF8 + piece  # Polars takes one off each piece; here it is the first letter of a value
     try:
         frame = pl.read_csv(
             piece, has_header=False, schema=schema, columns=sorted(set(columns.values())), raise_if_empty=True
         )
     except pl.exceptions.PolarsError as error:
-        raise WireError(f"A result file is not the CSV it should be: {error}.", hint="Run it again.") from None
+        raise Unreadable(f"A result file is not the CSV it should be: {error}.", hint="Run it again.") from None
     yield frame.select(pl.col(source).alias(name) for name, source in columns.items())

@@ -9,6 +9,7 @@ The dialect is Hyper's, close to PostgreSQL: https://developer.salesforce.com/do
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ POLL_SECONDS = 0.05
 POLL_SECONDS_MAX = 10.0
 KEYS_PER_STATEMENT = 1000
 """Keys named in one IN list; the engine takes 10,000 parameters."""
+DUPLICATE_KEYS_MAX = 200_000
+"""Keys of duplicate groups that are kept in memory, some 100 bytes each."""
+VALUES_MAX = 2_000
+"""Values that rows are counted by, as many as the org itself allows."""
 RESUBMISSIONS = 2
 """How often in a row a stored result may be gone before a single page of it was read."""
 BLANKS = "' ' || chr(9) || chr(10) || chr(13)"
@@ -69,8 +74,8 @@ class SourcePage:
 class DataCloud:
     """The source object of the mapping, asked through one of the two query APIs.
 
-    ``run_id`` goes into every statement as a harmless predicate, because identical statements may be answered from a
-    cache of up to 24 hours. ``deadline_seconds`` bounds a single statement, in the engine and in waiting for it.
+    ``run_id`` and a running number go into every statement as a harmless predicate, because identical statements may be
+    answered from a cache of up to 24 hours: a second count that comes from there proves nothing. ``deadline_seconds`` bounds a single statement, in the engine and in waiting for it.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class DataCloud:
         self._deadline_seconds = deadline_seconds
         self._equal_rows_max = equal_rows_max
         self._run_id = run_id
+        self._numbers = itertools.count(1)
 
     def columns(self) -> dict[str, str]:
         """Columns of the source object with their SQL types. Raises ``MappingError`` when it cannot be read."""
@@ -182,7 +188,8 @@ class DataCloud:
         """Keys that the target would take for one and the same row, by one statement.
 
         Columns: ``key`` as the source writes it, ``matched`` as the target matches it, ``rows`` of that raw key, ``tie``
-        (its greatest tie-breaker, as text, or null). Blank keys are left out: they are refused one by one.
+        (its greatest tie-breaker, as text, or null). Blank keys are left out: they are refused one by one. Raises
+        ``PlanRefused`` for more than 200,000 such keys.
         """
         parameters: dict[str, str] = {}
         matched = self._matched(fold_case=fold_case)
@@ -195,7 +202,31 @@ class DataCloud:
         totalled = f"SELECT g.*, sum(g.n) OVER (PARTITION BY g.matched) AS total FROM ({grouped}) AS g"
         columns = {"key": "t.k", "matched": "t.matched", "rows": "t.n", "tie": "t.tie"}
         sql = f"SELECT {_cast(columns)} FROM ({totalled}) AS t WHERE t.total > 1 ORDER BY t.matched, t.k"
-        return self._table(Statement(sql, parameters, tuple(columns))).with_columns(pl.col("rows").cast(pl.Int64))
+        frames = [pl.DataFrame(schema=dict.fromkeys(columns, pl.String))]
+        for rows in self._stored(Statement(sql, parameters, tuple(columns))):
+            frames.append(rows.frame)
+            if sum(frame.height for frame in frames) > DUPLICATE_KEYS_MAX:
+                raise PlanRefused(
+                    f"More than {DUPLICATE_KEYS_MAX} keys of {self._object} stand for a row that another one stands for too.",
+                    hint="Mend the source, or map another key column.",
+                )
+        return pl.concat(frames, rechunk=False).with_columns(pl.col("rows").cast(pl.Int64))
+
+    def count_by(self, column: str) -> dict[str, int]:
+        """Rows with a key by the value of a column, blanks at both ends dropped; null counts as empty text.
+
+        Raises ``RequestRefused`` for more than 2,000 values.
+        """
+        parameters: dict[str, str] = {}
+        trimmed = f"TRIM(BOTH {BLANKS} FROM CAST(s.{_quoted(column)} AS VARCHAR))"
+        source = self._source(parameters, f"{self._key} IS NOT NULL")
+        grouped = f"SELECT coalesce({trimmed}, '') AS v, count(*) AS n {source} GROUP BY coalesce({trimmed}, '')"
+        columns = {"value": "t.v", "n": "t.n"}
+        sql = f"SELECT {_cast(columns)} FROM ({grouped}) AS t ORDER BY t.n DESC LIMIT {VALUES_MAX + 1}"
+        table = self._table(Statement(sql, parameters, tuple(columns)))
+        if table.height > VALUES_MAX:
+            raise RequestRefused(f"{self._object} has more than {VALUES_MAX} values of {column}.", code="TOO_MANY_VALUES")
+        return {value: int(n) for value, n in table.iter_rows()}
 
     def read(self, key_range: KeyRange, cursor: Cursor | None = None) -> Iterator[SourcePage]:
         """The rows of the range behind ``cursor``, ordered by key, in pages that never part the rows of one key.
@@ -234,14 +265,32 @@ class DataCloud:
         for rows in self._stored(statement):
             yield SourcePage(rows.frame, Cursor(None), rows.bytes)
 
+    def keys(self, key_range: KeyRange) -> Iterator[pl.Series]:
+        """The keys of the range as the source writes them, in no order; null keys are left out."""
+        parameters: dict[str, str] = {}
+        where = self._within(key_range, parameters, suffix="", with_null_keys=False)
+        sql = f"SELECT {_cast({'k': self._key})} {self._source(parameters, f'{self._key} IS NOT NULL AND {where}')}"
+        for rows in self._stored(Statement(sql, parameters, ("k",))):
+            yield rows.frame.get_column("k")
+
     def rows_of(self, keys: Sequence[str]) -> pl.DataFrame:
         """All rows of the named keys, compared as the source writes them; columns as in a page, in no order."""
+        return self._rows_by(self._key, list(dict.fromkeys(keys)))
+
+    def rows_named(self, keys: Sequence[str]) -> pl.DataFrame:
+        """All rows that become rows of the named keys, because the source writes them so or with blanks at both ends."""
+        found = self.rows_of(keys)
+        # Only a key that is not written as it is named costs a look at every row of the source.
+        written = set(found.get_column(self._columns[0]))
+        others = [key for key in dict.fromkeys(keys) if key not in written]
+        return pl.concat([found, self._rows_by(f"TRIM(BOTH {BLANKS} FROM {self._key})", others)])
+
+    def _rows_by(self, expression: str, values: Sequence[str]) -> pl.DataFrame:
         frames = [pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))]
-        wanted = list(dict.fromkeys(keys))
-        for start in range(0, len(wanted), KEYS_PER_STATEMENT):
-            parameters = {f"k{n}": key for n, key in enumerate(wanted[start : start + KEYS_PER_STATEMENT])}
+        for start in range(0, len(values), KEYS_PER_STATEMENT):
+            parameters = {f"k{n}": value for n, value in enumerate(values[start : start + KEYS_PER_STATEMENT])}
             listed = ", ".join(f":{name}" for name in parameters)
-            frames.append(self._table(self._rows_where(f"{self._key} IN ({listed})", parameters)))
+            frames.append(self._table(self._rows_where(f"{expression} IN ({listed})", parameters)))
         return pl.concat(frames)
 
     # The pages of one stored result.
@@ -384,10 +433,10 @@ class DataCloud:
     # The texts of statements.
 
     def _source(self, parameters: dict[str, str], where: str = "") -> str:
-        """``FROM`` and ``WHERE`` over the source object; adds the run's own parameter, which defeats the result cache."""
+        """``FROM`` and ``WHERE`` over the source object; adds the statement's own parameter, which defeats the result cache."""
         conditions = [where] if where else []
         if self._run_id:
-            parameters["run_id"] = self._run_id
+            parameters["run_id"] = f"{self._run_id}-{next(self._numbers)}"
             conditions.append(":run_id = :run_id")
         return f"{self._from} WHERE {' AND '.join(conditions)}" if conditions else self._from
 

@@ -154,6 +154,12 @@ class Soql:
             conditions.append(f"{self._key} <= {literal(key_range.through)}")
         return self._page(f"SELECT COUNT() FROM {self._object} WHERE {' AND '.join(conditions)}").totalSize
 
+    def count_since(self, instant: datetime) -> int:
+        """Rows of the target that have a key and that anybody has touched at that instant or later."""
+        since = instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        where = f"{self._key} != null AND SystemModstamp >= {since}"
+        return self._page(f"SELECT COUNT() FROM {self._object} WHERE {where}").totalSize
+
     def count_by(self, field: str) -> dict[str, int]:
         """Rows of the target that have a key, by the value of a field; null counts as empty text.
 

@@ -21,7 +21,7 @@ import httpx
 import msgspec
 
 from sync_pipeline.simulated_org import query_jobs
-from sync_pipeline.simulated_org.allocations import batches_left, count_batches
+from sync_pipeline.simulated_org.allocations import batches_left, count_batches, count_query_job, query_jobs_left
 from sync_pipeline.simulated_org.call import (
     Call,
     Refused,
@@ -343,6 +343,9 @@ def create_query(call: Call) -> httpx.Response:
     if body.operation not in ("query", "queryAll"):
         raise Refused(400, "API_ERROR", f"Invalid value: '{body.operation}' supplied for property: 'operation'")
     name = query_jobs.check(call.org, body.query)
+    if query_jobs_left(call.org) <= 0:
+        raise Refused(403, "EXCEEDEDQUOTA", "Max bulk v2 query jobs (10000) per 24 hrs has been reached")
+    count_query_job(call.org, jobs=1)
     job = _insert_job(
         call.org,
         kind="query",

@@ -15,10 +15,11 @@ from typing import Final
 
 import polars as pl
 
+from sync_pipeline.simulated_org.allocations import count_query_job
 from sync_pipeline.simulated_org.call import Refused
 from sync_pipeline.simulated_org.grammar import parse
 from sync_pipeline.simulated_org.ingest import JOBS, Job, change_job, find_job
-from sync_pipeline.simulated_org.soql import bind, check_bulk_query, rows_of
+from sync_pipeline.simulated_org.soql import bind, check_bulk_query, rows_of, snapshot
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.simulated_org.values import bulk_text
 
@@ -34,8 +35,7 @@ def check(org: Org, text: str) -> str:
     """The object of a query that Bulk API 2.0 can run. Raises ``Refused`` (400) for any other."""
     query = parse(text)
     check_bulk_query(query)
-    bind(org, query)
-    return query.object
+    return bind(org, query).object.name
 
 
 def settle(org: Org, job: Job) -> Job:
@@ -92,9 +92,9 @@ def _store(org: Org, job: Job) -> int:
     rows, listed = _rows_file(org, job), _places_file(org, job)
     places = array("Q")
     query = parse(job.query)
-    with rows.open("wb") as file:
+    with snapshot(org), rows.open("wb") as file:
         position = None
-        for frame in rows_of(org, query):
+        for frame in rows_of(org, query, include_deleted=job.operation == "queryAll"):
             if position is None:
                 position = file.write(_header(frame.columns))
                 places.append(position)
@@ -106,6 +106,7 @@ def _store(org: Org, job: Job) -> int:
         if position is None:
             places.append(file.write(_header(query.columns)))
     listed.write_bytes(places.tobytes())
+    count_query_job(org, result_bytes=rows.stat().st_size)
     return len(places) - 1
 
 

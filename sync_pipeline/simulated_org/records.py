@@ -137,7 +137,12 @@ class Records:
         wanted = self.schema if columns is None else {name: self.schema[name] for name in columns}
         if row is None:
             return pl.DataFrame(schema=wanted)
-        stored = pl.read_parquet(io.BytesIO(row[0]))
+        content = io.BytesIO(row[0])
+        held = pl.read_parquet_schema(content)
+        read = [name for name in wanted if name in held] or [
+            next(iter(held))
+        ]  # any column tells how many rows there are
+        stored = pl.read_parquet(content, columns=read)
         # A field that is empty in all of a leaf's rows is not written, nor is one that was added since.
         have = [pl.col(n) if n in stored.columns else pl.lit(None, dtype=t).alias(n) for n, t in wanted.items()]
         return stored.select(have)

@@ -94,8 +94,7 @@ class Server(socketserver.ThreadingTCPServer):
         thread.start()
 
     def stop(self) -> None:
-        """Ends every connection and frees the port; requests that are being answered get a moment to notice."""
-        self.shutdown()
+        """Ends every connection and frees the port, once nobody serves any more; answers in the making get a moment."""
         self.server_close()
         with self._lock:
             left = dict(self._connections)
@@ -127,32 +126,38 @@ def serving(server: Server) -> Iterator[str]:
     try:
         yield server.base_url
     finally:
-        server.stop()
+        server.shutdown()
         thread.join()
+        server.stop()
 
 
-@contextmanager
-def running(org: Org, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """The org behind a TCP door within the ``with`` block; gives its base URL. Knob ``gzip``: ``off`` compresses nothing.
-
-    Raises what ``Server`` raises.
-    """
-    server = Server(
+def server_of(org: Org, *, host: str = "127.0.0.1", port: int = 0) -> Server:
+    """A server of the org, not yet serving. Knob ``gzip``: with ``off`` nothing is compressed. Raises what it raises."""
+    return Server(
         lambda request: handle(org, request),
         host=host,
         port=port,
         compresses=lambda: org.setting("gzip", "on") not in ("off", False),
         leave=org.close,
     )
-    with serving(server) as base_url:
+
+
+@contextmanager
+def running(org: Org, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """The org behind a TCP door within the ``with`` block; gives its base URL."""
+    with serving(server_of(org, host=host, port=port)) as base_url:
         yield base_url
 
 
 def serve(org: Org, *, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serves until the main thread is interrupted; ``ready`` is called with the base URL as soon as clients may come."""
-    with running(org, host=host, port=port) as base_url:
-        ready(base_url)
-        threading.Event().wait()
+    """Serves until this thread is interrupted; ``ready`` is called with the base URL as soon as clients may come."""
+    server = server_of(org, host=host, port=port)
+    try:
+        ready(server.base_url)
+        # In this thread itself, because its loop wakes up by itself: with Polars loaded, a signal interrupts no wait.
+        server.serve_forever(STOP_POLL_SECONDS)
+    finally:
+        server.stop()
 
 
 def _loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -111,8 +111,9 @@ class Org:
         wanted = set(CREATED.findall(sql))
         there = {row[0] for row in self.db(name).execute("SELECT name FROM sqlite_master")}
         if not wanted <= there:  # a reader must not wait for a writer only to find everything made
-            with self._write_locks[name]:
-                self.db(name).executescript(f"BEGIN IMMEDIATE;\n{sql}\nCOMMIT;")
+            with self.write(name) as connection:
+                for statement in sql.split(";"):  # `executescript` would commit what is open
+                    connection.execute(statement)
         self._schemas.add((name, sql))
 
     def close(self) -> None:
@@ -130,11 +131,14 @@ class Org:
             else:
                 path.unlink()
         self._schemas.clear()
+        self._remembered.clear()
         self.schema(GATE_SCHEMA, "gate")
         self.set_setting("org_id", self.org_id)
 
     def remembered(self, name: str, version: object, make: Callable[[], T]) -> T:
         """What ``make`` gave for this version of something that is dear to make; kept by this process alone."""
+        if self.db().in_transaction:
+            return make()  # what this transaction wrote may never have been
         held = self._remembered.get(name)
         if held is None or held[0] != version:
             held = self._remembered[name] = version, make()
@@ -242,7 +246,7 @@ class Org:
         connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
         connection.executescript(
             "PRAGMA busy_timeout = 60000; PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-            "PRAGMA mmap_size = 268435456; PRAGMA cache_size = -4000; PRAGMA temp_store = MEMORY;"
+            "PRAGMA cache_size = -4000; PRAGMA temp_store = MEMORY;"
         )
         return connection
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +27,8 @@ NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}\Z")
 PLAN_ID: Final = "%Y%m%dT%H%M%S.%fZ"
 ROW_FILES: Final = ("page-*.parquet", "part-*.parquet", "part-*.csv", f"*{PASSING}")
 """Files of a range that hold rows of the source; the others are its ledger."""
+MEASURE: Final = "measure-"
+"""Begins the name of a measurement's own folder."""
 LOCK_TRIES: Final = 10
 LOCK_PAUSE: Final = 0.02
 """Seconds between two tries: whoever only looks whether something is locked is gone before the last one."""
@@ -160,6 +163,20 @@ class Area:
     def _lock_file(self, name: str) -> Path:
         return self._locks / f"{name}.lock"
 
+    # Measuring
+
+    @contextmanager
+    def measure_folder(self, plan_id: str) -> Iterator[Path]:
+        """A private folder for one measurement of that night, gone at the end. What a killed one leaves is swept."""
+        night = self.night_folder(plan_id)
+        with tempfile.TemporaryDirectory(prefix=MEASURE, dir=night if night.is_dir() else self.home) as folder:
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                yield Path(folder)
+            finally:
+                os.close(descriptor)
+
     # Retention
 
     def sweep(
@@ -168,9 +185,11 @@ class Area:
         """Clears away rows, then whole nights, that are older than that; says what it removed.
 
         A night's age counts from its plan id. Nights in ``unfinished`` stay whole, and so does a range that somebody
-        works on.
+        works on. What killed measurements left goes at once.
         """
         removed: list[str] = []
+        for left in (*self.home.glob(f"{MEASURE}*"), *self._nights.glob(f"*/{MEASURE}*")):
+            _remove_unless_held(left)
         for folder in sorted(self._nights.iterdir()) if self._nights.is_dir() else []:
             opened_at = _opened_at(folder.name)
             if opened_at is None or folder.name in unfinished or now - opened_at <= keep_rows:
@@ -182,8 +201,6 @@ class Area:
                 removed.append(f"night {folder.name} with its ledgers")
                 continue
             size = sum(_remove_rows(path) for path in ranges if path.name not in busy)
-            for path in folder.glob("measure-*"):
-                shutil.rmtree(path)
             if size:
                 removed.append(f"rows of night {folder.name}, {size / 1e6:,.1f} MB")
         return removed
@@ -220,7 +237,20 @@ def _opened_at(plan_id: str) -> datetime | None:
 
 
 def _is_range(folder: Path) -> bool:
-    return NAME.match(folder.name) is not None and not folder.name.startswith("measure-")
+    return NAME.match(folder.name) is not None and not folder.name.startswith(MEASURE)
+
+
+def _remove_unless_held(folder: Path) -> None:
+    """Removes the folder of a measurement that no process works in."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    else:
+        shutil.rmtree(folder)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_rows(range_folder: Path) -> int:

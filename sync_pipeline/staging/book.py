@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from sync_pipeline.domain.errors import DiskFull, SettingsError, StateError, SyncError
+from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, SettingsError, StateError, SyncError
 from sync_pipeline.domain.ledger import Counts, IngestJob, RangeState, Verdict
 from sync_pipeline.domain.night import JobEntry, Measurement, NightEntry, RangeEntry
 from sync_pipeline.domain.plan import Plan
@@ -67,9 +67,13 @@ class Book:
 
     # Nights
 
-    def open_night(self, plan: Plan) -> None:
-        """Writes down a new night with all of its ranges, planned. Raises ``StateError`` if there is one of that id."""
+    def open_night(self, plan: Plan, *, check: Callable[[], None] = lambda: None) -> None:
+        """Writes down a new night with all of its ranges, planned. Raises ``StateError`` if there is one of that id.
+
+        ``check`` is called while no run can begin, and may refuse by raising.
+        """
         with self._transaction() as book:
+            check()
             if book.execute("SELECT 1 FROM night WHERE plan_id = ?", (plan.plan_id,)).fetchone():
                 raise StateError(f"There is a night {plan.plan_id} already.", hint="Plan again.")
             book.execute(
@@ -85,6 +89,11 @@ class Book:
         """The night that was opened last."""
         nights = self.nights(limit=1)
         return nights[0] if nights else None
+
+    def is_newest(self, plan_id: str) -> bool:
+        """No night was opened after this one."""
+        rows = self._rows("SELECT plan_id FROM night ORDER BY number DESC LIMIT 1")
+        return bool(rows) and rows[0]["plan_id"] == plan_id
 
     def night(self, plan_id: str) -> NightEntry | None:
         rows = self._rows(f"{_NIGHTS} WHERE plan_id = ?", plan_id)
@@ -107,9 +116,11 @@ class Book:
     def begin_run(self, plan_id: str, partition: str, *, pid: int, run_id: str = "", fresh: bool) -> RangeEntry:
         """A run of the range has begun; ``fresh`` starts a new generation with nothing staged.
 
-        A run before it that never ended was killed: only whoever holds the range's lock begins one.
+        A run before it that never ended was killed: only whoever holds the range's lock begins one. Raises
+        ``HeldElsewhere`` when a newer night was opened, to which the range's rows belong now.
         """
         with self._transaction() as book:
+            self._check_newest(book, plan_id)
             self._know_run(book, plan_id, run_id)
             if fresh:
                 counted = ", ".join(f"{name} = 0" for name in COUNTS if name != "expected")
@@ -163,7 +174,13 @@ class Book:
     ) -> None:
         """A run has ended. Only one that ends ``done`` has finished the range; ``failed_attempt`` counts against it."""
         changes, values = _changes(state=state, counts=counts)
-        changes += ["error = ?", "attempts = attempts + ?", "heartbeat_at = ?", "finished_at = ?", "is_repair = is_repair AND ?"]
+        changes += [
+            "error = ?",
+            "attempts = attempts + ?",
+            "heartbeat_at = ?",
+            "finished_at = ?",
+            "is_repair = is_repair AND ?",
+        ]
         is_done, at = state is RangeState.DONE, self._instant()
         with self._transaction() as book:
             self._change(
@@ -240,7 +257,9 @@ class Book:
         with self._transaction() as book:
             changed = book.execute("UPDATE job SET job_id = ?, state = 'Open' WHERE intent = ?", (job_id, intent))
             if changed.rowcount != 1:
-                raise StateError(f"Job {job_id} belongs to no intent of the book.", hint="Was SYNC_HOME cleared meanwhile?")
+                raise StateError(
+                    f"Job {job_id} belongs to no intent of the book.", hint="Was SYNC_HOME cleared meanwhile?"
+                )
 
     def job_seen(self, intent: int, job: IngestJob) -> None:
         """The job as the org describes it now. An entry that is over stays as it is."""
@@ -491,6 +510,16 @@ class Book:
             "SELECT * FROM range WHERE plan_id = ? AND partition = ?", (plan_id, partition)
         ).fetchone()
         return found
+
+    def _check_newest(self, book: sqlite3.Connection, plan_id: str) -> None:
+        later = book.execute(
+            "SELECT plan_id FROM night WHERE number > (SELECT number FROM night WHERE plan_id = ?) LIMIT 1", (plan_id,)
+        ).fetchone()
+        if later is not None:
+            raise HeldElsewhere(
+                f"Night {later['plan_id']} has taken the place of night {plan_id}, of which nothing is run any more.",
+                hint="See its ranges with `sync-pipeline status`.",
+            )
 
     def _know_run(self, book: sqlite3.Connection, plan_id: str, run_id: str) -> None:
         if run_id:

@@ -51,7 +51,14 @@ class Kind(StrEnum):
 
 
 FINDINGS: Final = pl.Schema(
-    {"kind": pl.String, "key": pl.String, "place": pl.UInt32, "changed": pl.Boolean, "sent": pl.Boolean, "rows": pl.UInt32}
+    {
+        "kind": pl.String,
+        "key": pl.String,
+        "place": pl.UInt32,
+        "changed": pl.Boolean,
+        "sent": pl.Boolean,
+        "rows": pl.UInt32,
+    }
 )
 """``place`` is that of the expected row, null for an orphan. ``changed``: the row differs from the staged one in a way
 that explains the finding. ``sent``: the org should hold it. ``rows``: how many the org has of it; a doubled key is one

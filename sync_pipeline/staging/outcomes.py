@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from sync_pipeline.domain.errors import StateError
+from sync_pipeline.domain.errors import Unreadable
 from sync_pipeline.domain.ledger import Counts, RowOutcome
 
 NOT_ACKNOWLEDGED: Final = "NOT_ACKNOWLEDGED"
@@ -71,7 +71,7 @@ def outcomes_of(
 ) -> Outcomes:
     """Gives every row of ``sent`` (row, key) its outcome. ``transient`` are the codes of failures that can pass.
 
-    A key named several times counts once; one that is named both saved and failed has failed. Raises ``StateError``
+    A key named several times counts once; one that is named both saved and failed has failed. Raises ``Unreadable``
     when a list names a key that was not sent.
     """
     saved, refused = _gathered(successes, SAVED), _gathered(failures, REFUSED)
@@ -122,7 +122,7 @@ def _echoed(foreign: pl.DataFrame, sent: pl.DataFrame) -> pl.DataFrame:
     found = foreign.with_columns(folded).join(keys, on="folded", how="left", suffix="_sent", maintain_order="left")
     unknown = found.filter(pl.col("key_sent").is_null())["key"]
     if len(unknown):
-        raise StateError(
+        raise Unreadable(
             f"The job's results name {len(unknown)} keys that its part does not hold: "
             f"{', '.join(unknown.head(FOREIGN_NAMED).to_list())}.",
             hint="Another job's results were read, or the org rewrites keys (a trigger or a flow). Compare both.",

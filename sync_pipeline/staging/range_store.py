@@ -61,6 +61,8 @@ SWEPT: Final = (".parquet", ".csv", PASSING)
 READER_SECONDS: Final = 30.0
 """How long an owner waits for readers of a range at rest, which keep it open for moments."""
 READER_PAUSE: Final = 0.1
+REJECT_ROWS: Final = 20_000
+"""Rejected rows that are looked up at once, with their values."""
 UNIT_SHARE: Final = 100
 """Rows without a parent are cut in units of this share of a part."""
 KEY_TYPES: Final = {"row": "BIGINT", "key": "VARCHAR"}
@@ -87,6 +89,8 @@ class Sending:
     job_id: str
     id: str | None
     created: bool | None
+    recorded_at: datetime | None = None
+    """When the result files of its job were archived here, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class RowFacts:
     """By target field, typed; empty once the rows have been cleared away."""
     sendings: tuple[Sending, ...]
     outcome: dict[str, Any] | None
-    """A row of the view ``outcome``; ``None`` while it has none."""
+    """A row of the view ``outcome`` and ``recorded_at``, when it was written down; ``None`` while it has none."""
 
 
 def utc_now() -> datetime:
@@ -402,7 +406,7 @@ class RangeStore:
 
         The frames hold ``key, id, created``, ``key, error`` and ``key``; ``transient`` are the codes of failures that
         can pass. Rows that nothing names are unprocessed. The last word on a row counts: a later success takes its
-        exception away, a later failure puts one in place of a success. Raises ``StateError`` when a list names a key
+        exception away, a later failure puts one in place of a success. Raises ``Unreadable`` when a list names a key
         that the part does not hold. Recording the same job again changes nothing.
         """
         known = self._recorded(part, job_id)
@@ -471,8 +475,14 @@ class RangeStore:
             self._run("UPDATE exception SET transient = false WHERE transient")
 
     def rejects(self, source_names: Mapping[str, str] | None = None) -> pl.DataFrame:
-        """Rows that have another fate than succeeded: key, outcome, code, message, column, and ``source``, the row as
-        one JSON object of texts.
+        """All of ``reject_pieces`` at once."""
+        return pl.concat(self.reject_pieces(source_names))
+
+    def reject_pieces(
+        self, source_names: Mapping[str, str] | None = None, *, piece_rows: int = REJECT_ROWS
+    ) -> Iterator[pl.DataFrame]:
+        """Rows that have another fate than succeeded, so many at once and at least one frame: key, outcome, code, message,
+        column, and ``source``, the row as one JSON object of texts.
 
         For rows the source's values could not be staged for, ``source`` is as the source wrote it; for others it is the
         staged row, each column under its name in ``source_names`` (staged column, ``key`` included, to source column).
@@ -483,28 +493,90 @@ class RangeStore:
             f"{_literal(names.get(name, name))}: {_text(f's.{_name(name)}', kind)}"
             for name, kind in {"key": "VARCHAR", **self._types}.items()
         ]
-        return self._frame(
-            f"""
-            SELECT
-                e.key, e.outcome, e.code, e.message, e."column",
-                coalesce(
-                    e.source,
-                    CASE WHEN s."row" IS NOT NULL THEN CAST(to_json({{{", ".join(pairs)}}}) AS VARCHAR) END
-                ) AS source
-            FROM exception AS e
-            LEFT JOIN staged_row AS s ON s."row" = e."row"
-            ORDER BY e."row"
-            """,
+        rows = self._frame('SELECT "row" FROM exception ORDER BY "row"')["row"]
+        for start in range(0, max(len(rows), 1), piece_rows):
+            piece = rows.slice(start, piece_rows)
+            within = '"row" BETWEEN ? AND ?' if len(piece) else "false"
+            bounds = (piece[0], piece[-1]) if len(piece) else ()
+            yield self._frame(
+                f"""
+                SELECT
+                    e.key, e.outcome, e.code, e.message, e."column",
+                    coalesce(
+                        e.source,
+                        CASE WHEN s."row" IS NOT NULL THEN CAST(to_json({{{", ".join(pairs)}}}) AS VARCHAR) END
+                    ) AS source
+                FROM (SELECT * FROM exception WHERE {within}) AS e
+                LEFT JOIN (SELECT * FROM staged_row WHERE {within}) AS s ON s."row" = e."row"
+                ORDER BY e."row"
+                """,
+                *bounds,
+                *bounds,
+            )
+
+    def reject_codes(self) -> list[tuple[str, str, str, bool, int]]:
+        """Rows with another fate than succeeded, counted by outcome, code, column and whether a declared rule set them
+        aside."""
+        return self._run(
+            """
+            SELECT outcome, code, "column", set_aside, count(*) FROM exception
+            GROUP BY ALL ORDER BY count(*) DESC, outcome, code, "column", set_aside
+            """
         )
+
+    def archive(self) -> list[tuple[int, str, str, int, int, datetime]]:
+        """The archived outcomes of each job: part, job id, file, bytes, crc32, and when they were written (UTC)."""
+        return self._run("SELECT part, job_id, file, bytes, crc32, recorded_at FROM result ORDER BY part")
+
+    def fates(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """What the ledger says of the rows with these keys (column ``key``): key, outcome, code, message, job_id, id,
+        created, recorded_at (UTC).
+
+        A key that was never staged is left out; one that was staged and has no outcome has null there. Of several rows
+        with one key the one that got through counts.
+        """
+        self._refresh_views()
+        with handed_over(self._database, "wanted", keys.select("key").unique()):
+            return self._frame(
+                f"""
+                WITH k AS MATERIALIZED (SELECT key FROM wanted),
+                o AS MATERIALIZED (SELECT outcome.* FROM outcome SEMI JOIN k ON k.key = outcome.key),
+                s AS MATERIALIZED (SELECT DISTINCT key FROM staged_row SEMI JOIN k ON k.key = staged_row.key)
+                SELECT
+                    k.key, o.outcome, o.code, o.message, coalesce(o.job_id, '') AS job_id, o.id, o.created,
+                    coalesce(e.recorded_at, r.recorded_at) AS recorded_at
+                FROM k
+                LEFT JOIN o ON o.key = k.key
+                LEFT JOIN s ON s.key = k.key
+                LEFT JOIN exception AS e ON e."row" = o."row"
+                LEFT JOIN result AS r ON r.job_id = o.job_id
+                WHERE o.key IS NOT NULL OR s.key IS NOT NULL
+                QUALIFY row_number() OVER (
+                    PARTITION BY k.key ORDER BY coalesce(o.outcome <> '{RowOutcome.SUCCEEDED}', true), o."row"
+                ) = 1
+                """
+            )
 
     def lookup(self, key: str) -> list[RowFacts]:
         """Everything known of the rows with this key, in the order they were staged."""
         self._refresh_views()
         staged = self._frame("SELECT * FROM staged_row WHERE key = ?", key).to_dicts()
-        outcomes = {row["row"]: row for row in self._frame("SELECT * FROM outcome WHERE key = ?", key).to_dicts()}
+        fates = self._frame(
+            """
+            SELECT o.*, coalesce(e.recorded_at, r.recorded_at) AS recorded_at
+            FROM outcome AS o
+            LEFT JOIN exception AS e ON e."row" = o."row"
+            LEFT JOIN result AS r ON r.job_id = o.job_id
+            WHERE o.key = ?
+            """,
+            key,
+        )
+        outcomes = {row["row"]: row for row in fates.to_dicts()}
         sent = self._frame(
             f"""
-            SELECT s."row", part.number AS part, part.round, part.state, coalesce(r.job_id, '') AS job_id, s.id, s.created
+            SELECT
+                s."row", part.number AS part, part.round, part.state, coalesce(r.job_id, '') AS job_id, s.id, s.created,
+                r.recorded_at
             FROM (
                 SELECT part, "row", key, id, created FROM sent_row
                 UNION ALL
@@ -526,7 +598,7 @@ class RangeStore:
                 page=self._page_of(number) if number in values else None,
                 values=values.get(number, {}),
                 sendings=tuple(
-                    Sending(s["part"], s["round"], s["state"], s["job_id"], s["id"], s["created"])
+                    Sending(s["part"], s["round"], s["state"], s["job_id"], s["id"], s["created"], s["recorded_at"])
                     for s in sent
                     if s["row"] == number
                 ),

@@ -264,7 +264,6 @@ def test_the_union_of_pages_is_exactly_the_rows_in_order(
 
         assert rows_in(pages) == in_order(rows, key_range)
         check_cursors(pages, key_range)
-    assert rows_in(list(data_cloud.read_null_keys())) == [row for row in rows if row[0] is None]
 
 
 def check_cursors(pages: Sequence[SourcePage], key_range: KeyRange) -> None:
@@ -342,6 +341,28 @@ def test_without_a_tie_breaker_rows_of_one_key_may_change_places_but_none_is_los
 def swap_ties(rows: list[Row], is_turned: bool) -> list[Row]:
     """The same order of keys, with the rows of each key the other way round."""
     return sorted(reversed(rows) if is_turned else rows, key=lambda row: row[0] or "")
+
+
+@given(st.lists(st.one_of(st.none(), keys), max_size=20), page_sizes, st.booleans(), apis)
+def test_rows_without_a_key_are_read_apart_and_lead_nowhere(
+    written: list[str | None], sizes: list[int], comes_along: bool, api: Api
+) -> None:
+    rows = rows_of_keys(written)
+    source = Source(rows, pages=sizes, first_page_comes_along=comes_along)
+
+    pages = list(over(source, api=api)[1].read_null_keys())
+
+    assert sorted(rows_in(pages), key=place_in_order) == [row for row in rows if row[0] is None]
+    assert {page.cursor for page in pages} <= {Cursor(None)}
+    assert source.results == {}
+
+
+def test_rows_without_a_key_whose_result_is_lost_are_no_fewer_rows() -> None:
+    """There is no key to go on from; whoever reads them starts again."""
+    source = Source(rows_of_keys([None, None, None]), pages=[1], lost=frozenset({1}))
+
+    with pytest.raises(ResultGone):
+        list(over(source)[1].read_null_keys())
 
 
 # laws of the statements
@@ -454,7 +475,7 @@ def test_no_value_ever_stands_in_a_statement(bounds: list[str], run_id: str) -> 
 
     assert [sql for sql, _ in hostile] == [sql for sql, _ in statements("m", "n", "r")]
     values = {value for _, parameters in hostile for value in parameters.values()}
-    assert values == {*bounds, run_id}
+    assert values == {*bounds, *(f"{run_id}-{number}" for number in range(1, 5))}
     for sql, parameters in hostile:
         assert set(re.findall(r":(\w+)", sql)) == set(parameters)
 
@@ -491,7 +512,7 @@ def test_a_range_is_read_by_one_ordered_statement(
     list(over(source, run_id="night")[1].read(key_range))
 
     assert source.statements == [
-        (f"SELECT {COLUMNS} {FROM} {condition} AND {RUN} {ORDER}", {**parameters, "run_id": "night"})
+        (f"SELECT {COLUMNS} {FROM} {condition} AND {RUN} {ORDER}", {**parameters, "run_id": "night-1"})
     ]
 
 

@@ -1,6 +1,7 @@
 """SYNC_HOME: names that lead nowhere else, locks that go with their holder, and what is cleared away when.
 
-Other processes are real ones. Each of them imports this file anew, so that what only one test needs is imported there.
+Other processes are real ones, daemons so that none outlives its test. Each imports this file anew, so that what only one
+test needs is imported there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -61,7 +62,11 @@ def lock_driver(area: Area) -> AbstractContextManager[None]:
     return area.lock_driver()
 
 
-LOCKS: tuple[Lock, ...] = (lock_range, lock_other_range, lock_night, lock_driver)
+def lock_measure(area: Area) -> AbstractContextManager[None]:
+    return area.lock_measure()
+
+
+LOCKS: tuple[Lock, ...] = (lock_range, lock_other_range, lock_night, lock_driver, lock_measure)
 
 
 def hold(home: Path, lock: Lock, pipe: Connection) -> None:
@@ -93,11 +98,31 @@ def claim(home: Path, start: threading.Barrier, times: int) -> None:
             taken += 1
 
 
+def take_place(area: Area) -> AbstractContextManager[None]:
+    return area.slot("sort", of=1)
+
+
+def take_places(home: Path, start: threading.Barrier, times: int) -> None:
+    """Takes one of two places again and again; ends with an error when a third one is at work at the same time."""
+    area = Area(home)
+    start.wait()
+    for _ in range(times):
+        with area.slot("sort", of=2, sleep=lambda seconds: None):
+            inside = home / f"inside-{os.getpid()}"
+            inside.touch()
+            assert len(list(home.glob("inside-*"))) <= 2
+            inside.unlink()
+
+
+def unexpected(seconds: float) -> None:
+    raise AssertionError("nobody else has it")
+
+
 @contextmanager
 def holder(home: Path, lock: Lock) -> Iterator[SpawnProcess]:
     """Another process that holds the lock within the block."""
     ours, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=hold, args=(home, lock, theirs))
+    process = SPAWN.Process(target=hold, args=(home, lock, theirs), daemon=True)
     process.start()
     theirs.close()
     assert ours.recv() == "held"
@@ -269,7 +294,13 @@ def test_all_that_a_night_leaves_belongs_to_the_user_alone(area: Area) -> None:
 
     before = os.umask(0o000)
     try:
-        with area.lock_night(), area.lock_driver(), area.lock_range("a-1"):
+        with (
+            area.lock_night(),
+            area.lock_driver(),
+            area.lock_measure(),
+            area.lock_range("a-1"),
+            area.slot("sort", of=2),
+        ):
             book = Book(area.book_file)
             with book.turn("create"), opened(area.range_folder("n", "a-1", 1)) as store:
                 store.add_page(keys("a", "b", "c"), Cursor("c", "q", 3), rejections((2, "TOO_LONG")))
@@ -320,6 +351,7 @@ def test_what_is_held_is_named(area: Area) -> None:
         lock_other_range: "range b-2.",
         lock_night: "the plan or verdict of the night.",
         lock_driver: "the night, from a terminal.",
+        lock_measure: "the measurement of the night.",
     }
 
 
@@ -342,10 +374,13 @@ def test_a_second_thread_of_the_same_process_is_kept_out_too(area: Area) -> None
     assert f"Process {os.getpid()} " in refused[0]
 
 
-def test_a_range_another_range_the_night_and_the_driver_are_held_apart(area: Area) -> None:
-    with lock_range(area), lock_other_range(area), lock_night(area), lock_driver(area):
-        assert area.is_range_locked("a-1")
-        assert area.is_range_locked("b-2")
+def test_every_lock_is_held_apart_from_the_others(area: Area) -> None:
+    with ExitStack() as held:
+        for lock in LOCKS:
+            held.enter_context(lock(area))
+        assert seen(area) == (True, True, True, True)
+
+    assert seen(area) == (False, False, False, False)
 
 
 def test_another_home_has_locks_of_its_own(area: Area, tmp_path: Path) -> None:
@@ -378,7 +413,7 @@ def test_the_lock_of_a_process_that_is_killed_is_free_at_once(area: Area, lock: 
 
 def test_a_program_that_the_holder_started_does_not_keep_its_lock(area: Area) -> None:
     ours, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=hold_with_a_program, args=(area.home, lock_range, theirs))
+    process = SPAWN.Process(target=hold_with_a_program, args=(area.home, lock_range, theirs), daemon=True)
     process.start()
     program: int = ours.recv()
     try:
@@ -395,7 +430,7 @@ def test_a_program_that_the_holder_started_does_not_keep_its_lock(area: Area) ->
 
 def test_only_one_of_many_processes_is_in_a_range_at_any_time(area: Area) -> None:
     start = SPAWN.Barrier(3)
-    claimers = [SPAWN.Process(target=claim, args=(area.home, start, 40)) for _ in range(3)]
+    claimers = [SPAWN.Process(target=claim, args=(area.home, start, 40), daemon=True) for _ in range(3)]
     for claimer in claimers:
         claimer.start()
     for claimer in claimers:
@@ -407,16 +442,34 @@ def test_only_one_of_many_processes_is_in_a_range_at_any_time(area: Area) -> Non
 # Looking
 
 
-def test_a_range_is_locked_as_long_as_another_process_works_on_it(area: Area) -> None:
-    with holder(area.home, lock_range):
-        assert area.is_range_locked("a-1")
-        assert not area.is_range_locked("b-2")
+def seen(area: Area) -> tuple[bool, ...]:
+    """What somebody who only looks sees locked."""
+    return (
+        area.is_range_locked("a-1"),
+        area.is_range_locked("b-2"),
+        area.is_driver_locked(),
+        area.is_measure_locked(),
+    )
 
-    assert not area.is_range_locked("a-1")
+
+@pytest.mark.parametrize(
+    ("lock", "locked"),
+    [
+        (lock_range, (True, False, False, False)),
+        (lock_driver, (False, False, True, False)),
+        (lock_measure, (False, False, False, True)),
+        (lock_night, (False, False, False, False)),
+    ],
+)
+def test_a_lock_is_seen_as_long_as_another_process_holds_it(area: Area, lock: Lock, locked: tuple[bool, ...]) -> None:
+    with holder(area.home, lock):
+        assert seen(area) == locked
+
+    assert seen(area) == (False, False, False, False)
 
 
 def test_looking_leaves_no_trace_and_holds_nothing(area: Area) -> None:
-    assert not area.is_range_locked("a-1")
+    assert seen(area) == (False, False, False, False)
     assert list((area.home / "locks").iterdir()) == []
 
     with area.lock_range("a-1"):
@@ -447,6 +500,72 @@ def test_whoever_looks_keeps_neither_another_looker_nor_an_owner_out(area: Area)
     owner.join()
 
     assert owned.is_set()
+
+
+# Places
+
+
+def test_as_many_have_a_place_as_there_are_and_the_next_one_waits_for_the_first_that_leaves(area: Area) -> None:
+    pauses: list[float] = []
+    with ExitStack() as held:
+        held.enter_context(area.slot("sort", of=2))
+        second = ExitStack()
+        second.enter_context(area.slot("sort", of=2))
+
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                second.close()
+
+        with area.slot("sort", of=2, sleep=sleep):
+            assert len(pauses) == 3
+
+
+def test_places_of_another_kind_are_others(area: Area) -> None:
+    with area.slot("sort", of=1, sleep=unexpected), area.slot("read", of=1, sleep=unexpected):
+        pass
+
+
+def test_whoever_is_interrupted_while_waiting_has_no_place(area: Area) -> None:
+    class Stopped(Exception):
+        pass
+
+    def sleep(seconds: float) -> None:
+        raise Stopped
+
+    with area.slot("sort", of=1), pytest.raises(Stopped), area.slot("sort", of=1, sleep=sleep):
+        raise AssertionError("somebody else has the place")
+
+    with area.slot("sort", of=1, sleep=unexpected):
+        pass
+
+
+def test_a_place_is_free_again_however_its_block_ends(area: Area) -> None:
+    with pytest.raises(KeyboardInterrupt), area.slot("sort", of=1):
+        raise KeyboardInterrupt
+
+    with area.slot("sort", of=1, sleep=unexpected):
+        pass
+
+
+def test_never_more_processes_than_places_are_at_work(area: Area) -> None:
+    start = SPAWN.Barrier(4)
+    workers = [SPAWN.Process(target=take_places, args=(area.home, start, 15), daemon=True) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+
+
+def test_the_place_of_a_process_that_is_killed_is_free_at_once(area: Area) -> None:
+    with holder(area.home, take_place) as process:
+        process.kill()
+        process.join()
+
+        with area.slot("sort", of=1, sleep=unexpected):
+            pass
 
 
 # Retention

@@ -64,7 +64,7 @@ def frame(rows: list[tuple[object, ...]]) -> pl.DataFrame:
 # There and back
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows=ROWS)
 def test_every_value_comes_back_as_it_went_in_their_order(rows: list[tuple[object, ...]]) -> None:
     with duckdb.connect() as database, handed_over(database, "given", frame(rows)):

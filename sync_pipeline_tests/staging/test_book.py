@@ -1,6 +1,6 @@
 """The book: what is written is there for everybody, whoever dies, and nobody who only reads waits.
 
-Other processes are real ones; each of them imports this file anew.
+Other processes are real ones, daemons so that none outlives its test.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync_pipeline.domain.errors import SettingsError, StateError
+from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, SettingsError, StateError
 from sync_pipeline.domain.keys import cover
 from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, RangeState, Verdict
 from sync_pipeline.domain.night import Measurement, RangeEntry
@@ -140,6 +140,7 @@ def write_a_lot(start: threading.Barrier, path: Path, threads: int, times: int) 
             book.job_over(intend(book), "accounted")
             book.count_repair(N, A)
             book.beat(N, [A, B])
+            book.change_condition("night", lambda state: {"seen": (state or {"seen": 0})["seen"] + 1})
         book.close()
 
     workers = [threading.Thread(target=write) for _ in range(threads)]
@@ -186,7 +187,7 @@ def write_on_both_sides_of_a_fork(path: Path) -> None:
 def run_together(target: Callable[..., None], processes: int, *arguments: object) -> list[int | None]:
     """Runs so many processes, which begin at once, and gives their exit codes."""
     start = SPAWN.Barrier(processes)
-    running = [SPAWN.Process(target=target, args=(start, *arguments)) for _ in range(processes)]
+    running = [SPAWN.Process(target=target, args=(start, *arguments), daemon=True) for _ in range(processes)]
     for process in running:
         process.start()
     for process in running:
@@ -328,12 +329,32 @@ def test_nights_are_told_newest_first(book: Book) -> None:
 
 
 def test_ranges_of_two_nights_with_one_partition_key_are_apart(book: Book) -> None:
-    book.open_night(plan_of(OTHER))
-
     begin(book)
+
+    book.open_night(plan_of(OTHER))
 
     assert [e.state for e in book.ranges(N)] == [RangeState.READING, RangeState.PLANNED]
     assert [e.state for e in book.ranges(OTHER)] == [RangeState.PLANNED, RangeState.PLANNED]
+
+
+def test_nothing_begins_in_a_night_that_has_been_followed_by_another(book: Book) -> None:
+    book.open_night(plan_of(OTHER))
+
+    with pytest.raises(HeldElsewhere, match=f"Night {OTHER} has taken the place of night {N}"):
+        begin(book)
+
+    assert (entry(book).runs, book.is_newest(N), book.is_newest(OTHER)) == (0, False, True)
+
+
+def test_a_night_whose_check_refuses_is_not_opened(book: Book) -> None:
+    def refuse() -> None:
+        raise HeldElsewhere("somebody works on it")
+
+    with pytest.raises(HeldElsewhere):
+        book.open_night(plan_of(OTHER), check=refuse)
+
+    assert book.is_newest(N)
+    assert book.ranges(OTHER) == []
 
 
 WRITERS: dict[str, Callable[[Book, str, str], object]] = {
@@ -478,6 +499,45 @@ def test_a_range_is_finished_when_its_last_run_was_done_and_every_run_is_counted
     book.close()
 
 
+@pytest.mark.parametrize("state", [RangeState.READING, RangeState.LOADING])
+def test_a_run_that_was_killed_is_a_failed_attempt_when_the_next_one_begins(book: Book, state: RangeState) -> None:
+    begin(book)
+    book.progress(N, A, state=state)
+
+    begin(book)
+
+    assert (entry(book).attempts, entry(book).runs) == (1, 2)
+
+
+@pytest.mark.parametrize("state", [RangeState.DONE, RangeState.PARKED, RangeState.FAILED, RangeState.DRIFTING])
+def test_a_run_that_has_ended_is_not_counted_once_more_by_the_next_one(book: Book, state: RangeState) -> None:
+    begin(book)
+    book.end_run(N, A, state=state)
+
+    begin(book)
+
+    assert entry(book).attempts == 0
+
+
+def test_new_attempts_are_given_to_a_range_whose_run_was_killed(book: Book) -> None:
+    begin(book)
+
+    book.rearm(N)
+    begin(book)
+
+    assert (entry(book).attempts, entry(book).rearmed_at) == (0, NOW)
+
+
+def test_runs_of_an_orchestrator_are_known_once_they_came_to_the_book(book: Book) -> None:
+    book.begin_run(N, A, pid=7, run_id="first", fresh=False)
+    book.begin_run(N, A, pid=7, fresh=False)
+    book.know_run(N, "refused")
+    book.know_run(N, "refused")
+    book.begin_measure(N, run_id="measured")
+
+    assert book.known_runs(N) == {"first", "refused", "measured"}
+
+
 def test_a_held_range_keeps_what_it_has(book: Book) -> None:
     begin(book)
     book.end_run(N, A, state=RangeState.FAILED, counts=ROWS, error="cancelled")
@@ -550,7 +610,26 @@ def test_repairs_are_counted_and_the_range_drifts_until_it_runs(book: Book) -> N
     assert (entry(book).state, entry(book).repairs, entry(book).counts) == (RangeState.DRIFTING, 2, ROWS)
 
 
+def test_a_repair_is_due_until_a_run_is_done(book: Book) -> None:
+    begin(book)
+    book.end_run(N, A, state=RangeState.DONE)
+    book.count_repair(N, A)
+
+    begin(book)
+    book.end_run(N, A, state=RangeState.FAILED, failed_attempt=True)
+    is_due_after_a_failure = entry(book).is_repair
+    begin(book)
+    book.end_run(N, A, state=RangeState.DONE)
+
+    assert (is_due_after_a_failure, entry(book).is_repair) == (True, False)
+
+
 # Jobs
+
+
+def test_a_job_that_nobody_intended_is_refused(book: Book) -> None:
+    with pytest.raises(StateError, match="Job 750a belongs to no intent"):
+        book.job_created(99, "750a")
 
 
 def test_the_life_of_a_job_from_its_intent_to_its_outcomes(book: Book, clock: Clock) -> None:
@@ -652,7 +731,7 @@ def test_one_turn_at_a_time_among_processes(book: Book, path: Path, tmp_path: Pa
 
 def test_a_turn_is_let_go_when_its_holder_is_killed(book: Book, path: Path) -> None:
     ours, theirs = SPAWN.Pipe()
-    holder = SPAWN.Process(target=hold_turn, args=(path, "create", theirs))
+    holder = SPAWN.Process(target=hold_turn, args=(path, "create", theirs), daemon=True)
     holder.start()
     assert ours.recv() == "held"
     waited: list[float] = []
@@ -751,13 +830,14 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(book: Book, path:
     assert len({entry.intent for entry in jobs}) == writes
     assert [entry.intent for entry in jobs if not entry.is_over] == []
     assert entry(book).repairs == writes
+    assert book.conditions() == {"night": {"seen": writes}}
 
 
 def test_what_a_killed_process_had_written_is_there_and_the_book_is_whole(
     book: Book, opener: Opener, path: Path
 ) -> None:
     ours, theirs = SPAWN.Pipe(duplex=False)
-    writer = SPAWN.Process(target=write_until_killed, args=(path, theirs))
+    writer = SPAWN.Process(target=write_until_killed, args=(path, theirs), daemon=True)
     writer.start()
     theirs.close()
     written = 0
@@ -777,7 +857,7 @@ def test_what_a_killed_process_had_written_is_there_and_the_book_is_whole(
 
 
 def test_a_fork_leaves_both_sides_with_a_book_that_works(book: Book, path: Path) -> None:
-    forker = SPAWN.Process(target=write_on_both_sides_of_a_fork, args=(path,))
+    forker = SPAWN.Process(target=write_on_both_sides_of_a_fork, args=(path,), daemon=True)
     forker.start()
     forker.join()
 
@@ -967,6 +1047,25 @@ def test_failed_measurements_are_counted_until_one_succeeds_and_take_none_away(b
     assert (night.measure_tries, night.measurement.missing) == (0, 0)
 
 
+def test_a_measurement_is_going_on_until_it_ends_and_one_that_was_killed_is_a_failed_try(
+    book: Book, clock: Clock
+) -> None:
+    def seen() -> tuple[datetime | None, datetime | None, int]:
+        night = book.night(N)
+        assert night is not None
+        return night.measuring_since, night.measure_seen_at, night.measure_tries
+
+    book.begin_measure(N, run_id="killed")
+    clock.now = NOW + MINUTE
+    book.begin_measure(N, run_id="second")
+    during = seen()
+    clock.now = NOW + 2 * MINUTE
+    book.end_measure(N)
+
+    assert during == (NOW + MINUTE, NOW + MINUTE, 1)
+    assert seen() == (None, NOW + 2 * MINUTE, 1)
+
+
 def test_the_last_verdict_counts_and_the_history_keeps_every_one(book: Book, clock: Clock) -> None:
     book.record_measure_failure(N, "no route")
     book.record_verdict(N, Verdict.NOT_RECONCILED, reasons=["1 row is missing", "Bänk"], seconds=60.5)
@@ -1045,6 +1144,20 @@ def test_a_change_that_fails_leaves_the_condition_as_it_was(book: Book) -> None:
 
 
 # Trouble
+
+
+def test_a_book_without_room_keeps_what_it_has_and_goes_on_when_there_is_room(book: Book) -> None:
+    size = int(book._connection().execute("PRAGMA page_count").fetchone()[0])
+    book._connection().execute(f"PRAGMA max_page_count = {size}")
+
+    with pytest.raises(DiskFull, match=r"no room for the book .*book\.sqlite") as told:
+        book.give_up(N, A, "a long reason " * 10_000)
+
+    assert "Make room" in told.value.hint
+    assert entry(book).state is RangeState.PLANNED
+    book._connection().execute(f"PRAGMA max_page_count = {2 * size + 100}")
+    book.give_up(N, A, "a long reason " * 10_000)
+    assert entry(book).state is RangeState.GIVEN_UP
 
 
 def test_a_book_that_fails_is_told_with_the_next_step(book: Book, path: Path) -> None:

@@ -18,7 +18,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync_pipeline.staging.durable import PASSING, PIECE_BYTES, Disk, checksum, passing_name, private_folder
+from sync_pipeline.domain.errors import DiskFull
+from sync_pipeline.staging.durable import (
+    PASSING,
+    PIECE_BYTES,
+    Disk,
+    checksum,
+    is_full,
+    passing_name,
+    private_folder,
+    room_for,
+)
 
 SPAWN = multiprocessing.get_context("spawn")
 OLD = b"what was there before"
@@ -117,7 +127,7 @@ def test_a_writer_that_is_killed_before_the_rename_leaves_the_old_file(tmp_path:
     file = tmp_path / "file"
     file.write_bytes(OLD)
 
-    writer = SPAWN.Process(target=write_and_die, args=(file, kill_before))
+    writer = SPAWN.Process(target=write_and_die, args=(file, kill_before), daemon=True)
     writer.start()
     writer.join()
 
@@ -130,12 +140,47 @@ def test_a_write_that_does_not_fit_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(OLD)
 
-    writer = SPAWN.Process(target=write_beyond_the_limit, args=(file,))
+    writer = SPAWN.Process(target=write_beyond_the_limit, args=(file,), daemon=True)
     writer.start()
     writer.join()
 
     assert writer.exitcode == 0
     assert file.read_bytes() == OLD
+
+
+def test_a_full_disk_keeps_the_old_file_and_nothing_of_the_new_one(tmp_path: Path) -> None:
+    file = tmp_path / "page.parquet"
+    file.write_bytes(OLD)
+    passing_name(file).symlink_to("/dev/full")  # every write to it finds no room
+
+    with pytest.raises(DiskFull, match=r"no room for .*page\.parquet\.tmp, which needs 7 bytes") as told:
+        Disk().write(file, b"7 bytes")
+
+    assert "Make room" in told.value.hint
+    assert file.read_bytes() == OLD
+    assert [path.name for path in tmp_path.iterdir()] == ["page.parquet"]
+
+
+def test_another_trouble_of_the_disk_is_not_taken_for_a_full_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Disk().write(tmp_path / "gone" / "file", b"rows")
+
+
+@pytest.mark.parametrize(
+    ("number", "means_full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False), (errno.EACCES, False)]
+)
+def test_no_room_is_told_apart_from_any_other_error(number: int, means_full: bool) -> None:
+    assert is_full(OSError(number, os.strerror(number))) is means_full
+
+
+def test_what_a_full_disk_cut_short_is_removed_and_told_with_what_it_needs(tmp_path: Path) -> None:
+    file = tmp_path / "part-00001.csv"
+    file.write_bytes(b"the first half")
+
+    with pytest.raises(DiskFull, match=r"needs 5000 bytes"), room_for(file, 5000):
+        Path("/dev/full").write_bytes(b"the second half")
+
+    assert not file.exists()
 
 
 def test_removing_a_file_that_is_gone_is_no_error(tmp_path: Path) -> None:
@@ -199,7 +244,7 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
 
 def test_processes_may_make_the_same_folders_at_once(tmp_path: Path) -> None:
     start = SPAWN.Barrier(3)
-    makers = [SPAWN.Process(target=make_folders, args=(start, tmp_path / "home")) for _ in range(3)]
+    makers = [SPAWN.Process(target=make_folders, args=(start, tmp_path / "home"), daemon=True) for _ in range(3)]
     for maker in makers:
         maker.start()
     for maker in makers:

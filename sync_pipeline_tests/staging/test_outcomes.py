@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_pipeline.domain.errors import StateError
+from sync_pipeline.domain.errors import Unreadable
 from sync_pipeline.staging.outcomes import NOT_ACKNOWLEDGED, UNPROCESSED, Outcomes, outcomes_of
 from sync_pipeline_tests.staging.sample import INVALID, LOCKED, TRANSIENT, failed, left, saved
 
@@ -57,7 +57,7 @@ def test_every_row_has_one_fate_whatever_the_lists_repeat_or_leave_out(
         assert found.counts.adds_up and found.counts.staged == len(rows)
         assert sorted(found.saved["row"]) == sorted(truth)
     else:
-        with pytest.raises(StateError):
+        with pytest.raises(Unreadable):
             judged(sent(*rows), saved(*successes), failed(*failures), left(*unprocessed))
 
 
@@ -68,7 +68,7 @@ def test_created_and_updated_are_told_apart() -> None:
 
 
 def test_a_foreign_key_is_named_up_to_three() -> None:
-    with pytest.raises(StateError, match="name 4 keys that its part does not hold: w, x, y"):
+    with pytest.raises(Unreadable, match="name 4 keys that its part does not hold: w, x, y"):
         judged(sent("a"), saved("a", "w", "x", "y", "z"))
 
 
@@ -90,7 +90,7 @@ def test_a_key_echoed_in_other_letter_case_is_the_one_that_was_sent() -> None:
 
 
 def test_an_echo_that_fits_two_keys_is_foreign() -> None:
-    with pytest.raises(StateError, match="OPP1"):
+    with pytest.raises(Unreadable, match="OPP1"):
         judged(sent("Opp1", "opp1"), saved("OPP1"))
 
 

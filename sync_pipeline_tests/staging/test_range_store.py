@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync_pipeline.domain.errors import HeldElsewhere, StateError
+from sync_pipeline.domain.errors import HeldElsewhere, StateError, Unreadable
 from sync_pipeline.domain.ledger import Counts, Cursor, UploadPart
 from sync_pipeline.staging.range_store import RangeStore, Which
 from sync_pipeline_tests.staging.sample import (
@@ -481,7 +481,7 @@ def test_a_key_that_the_part_does_not_hold_changes_nothing(tmp_path: Path) -> No
     with opened(tmp_path) as store:
         stage(store, keys("a"))
         part = cut(store)[0]
-        with pytest.raises(StateError, match="foreign"):
+        with pytest.raises(Unreadable, match="foreign"):
             record(store, part, successes=[saved("a", "foreign")])
         assert (store.parts(), store.counts(1).accounted) == ([part], 0)
 
