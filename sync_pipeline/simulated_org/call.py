@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import httpx
 import msgspec
@@ -153,11 +153,12 @@ def stream_answer(
     length: int | None,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
+    held: IO[bytes] | None = None,
 ) -> httpx.Response:
-    """An answer made while it is sent; without ``length`` it is sent in chunks."""
+    """An answer made while it is sent; without ``length`` it is sent in chunks. ``held`` is closed with it."""
     size = {} if length is None else {"Content-Length": str(length)}
     return httpx.Response(
-        status, headers={"Content-Type": content_type, **size, **(headers or {})}, stream=Pieces(pieces)
+        status, headers={"Content-Type": content_type, **size, **(headers or {})}, stream=Pieces(pieces, held)
     )
 
 
@@ -174,29 +175,31 @@ def file_answer(
     size = os.fstat(file.fileno()).st_size - start if length is None else length
 
     def pieces() -> Iterator[bytes]:
-        with file:
-            file.seek(start)
-            left = size
-            while left > 0:
-                piece = file.read(min(left, PIECE_BYTES))
-                if not piece:
-                    return
-                left -= len(piece)
-                yield piece
+        file.seek(start)
+        left = size
+        while left > 0 and (piece := file.read(min(left, PIECE_BYTES))):
+            left -= len(piece)
+            yield piece
 
-    return stream_answer(pieces(), content_type, length=size, headers=headers)
+    return stream_answer(pieces(), content_type, length=size, headers=headers, held=file)
 
 
 @dataclass
 class Pieces(httpx.SyncByteStream):
-    """A body out of an iterator."""
+    """A body out of an iterator; what is ``held`` open is closed with it, also when nobody began to read."""
 
     pieces: Iterator[bytes] = field(repr=False)
+    held: IO[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self.pieces
+        try:
+            yield from self.pieces
+        finally:
+            self.close()
 
     def close(self) -> None:
         close = getattr(self.pieces, "close", None)
         if close is not None:
             close()
+        if self.held is not None:
+            self.held.close()

@@ -315,7 +315,13 @@ class Incident:
                 body = gzip.compress(b"".join(_pieces(answer)), compresslevel=1)
                 headers = {**_kept(answer), "Content-Encoding": "gzip"}
                 kept = body[: max(len(body) * 2 // 3, 1)]
-                return stream_answer(iter([kept]), answer.headers.get("content-type", ""), length=len(kept), headers=headers)  # fmt: skip
+                return stream_answer(
+                    iter([kept]),
+                    answer.headers.get("content-type", ""),
+                    length=len(kept),
+                    headers=headers,
+                    status=answer.status_code,
+                )
             case "empty_answer":
                 answer.close()
                 return httpx.Response(answer.status_code, headers={**_kept(answer), "Content-Length": "0"})
@@ -360,9 +366,8 @@ def _struck(org: Org, rule: Rule) -> bool:
 def _error(options: Mapping[str, Any], *, status: int) -> httpx.Response:
     status = int(options.get("status", status))
     if "body" in options:
-        return bytes_answer(
-            str(options["body"]).encode(), str(options.get("content_type", "text/plain")), status=status
-        )
+        body = options["body"] if isinstance(options["body"], str) else json.dumps(options["body"])
+        return bytes_answer(body.encode(), str(options.get("content_type", "text/plain")), status=status)
     code = str(options.get("code", "UNKNOWN_EXCEPTION"))
     message = str(options.get("message", f"An unexpected error occurred. Please include this ErrorId: 1234-{status}"))
     return Refused(status, code, message).answer()
@@ -378,8 +383,9 @@ def _cut(answer: httpx.Response, share: float) -> httpx.Response:
             yield piece[: left - sent]
             sent += len(piece)
             if sent >= left:
-                answer.close()
-                raise ConnectionCut("the connection was cut in the middle of the answer")
+                break
+        answer.close()
+        raise ConnectionCut("the connection was cut in the middle of the answer")
 
     return stream_answer(
         pieces(),
