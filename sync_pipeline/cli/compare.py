@@ -97,7 +97,7 @@ def reconcile(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.document(_found_document(org, night, planned, entries, found))
     else:
         terminal.print(f"{printable(str(org))}: source and org as they are now")
-        names = ("expected", "present", "missing", "different", "orphans")
+        names = ("expected", *FOUND)
         terminal.table(
             ("range", *names),
             ((partition, *(rows.get(name) for name in names)) for partition, rows in found.by_range.items()),
@@ -108,8 +108,8 @@ def reconcile(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 0 if found.is_equal else 1
 
 
-FOUND = ("present", "missing", "different", "orphans")
-DRIFT = ("missing", "different")
+FOUND = ("present", "missing", "different", "doubled", "orphans")
+DRIFT = ("missing", "different", "doubled")
 
 ENDINGS = {
     "equal": "Equal.",

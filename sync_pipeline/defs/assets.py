@@ -1,6 +1,7 @@
 """The assets: the plan of a night, its ranges, and the measurement that proves it. Their docstrings speak to operators."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
@@ -17,10 +18,11 @@ from sync_pipeline.defs.checks import (
     log_failed,
     result_of,
 )
-from sync_pipeline.defs.failures import told_as_failure
+from sync_pipeline.defs.failures import MAX_RETRIES_TAG, may_pass, told_as_failure
 from sync_pipeline.defs.partitions import RANGES, mirror
+from sync_pipeline.defs.progress import observed
 from sync_pipeline.defs.resources import AT_LOAD, SyncResource
-from sync_pipeline.domain.errors import Drift, PlanRefused, StateError, SyncError
+from sync_pipeline.domain.errors import Drift, HeldElsewhere, Parked, PlanRefused, StateError, Stopped, SyncError
 from sync_pipeline.domain.night import NightEntry
 
 if TYPE_CHECKING:
@@ -103,18 +105,29 @@ def opportunity_ranges(context: dg.AssetExecutionContext, config: PlanRun, sync:
     from sync_pipeline.engine.findings import plan_findings
     from sync_pipeline.engine.night import open_night
 
-    with told_as_failure(), sync.walls() as walls:
-        try:
-            night = open_night(walls, fresh=config.fresh, say=context.log.info)
-        except PlanRefused as refusal:
-            log_failed(context, plan_findings(refusal))
-            raise
+    with told_as_failure(), _not_in_vain(context), sync.walls() as walls:
+        night = open_night(walls, fresh=config.fresh, say=context.log.info)
         context.instance.add_run_tags(context.run_id, {PLAN_ID_TAG: night.plan_id})
         mirror(context.instance, night.plan)
         return dg.MaterializeResult(
             metadata=metadata.of_plan(night),
             check_results=[result_of(finding, PLAN) for finding in plan_findings(night.plan)],
         )
+
+
+@contextmanager
+def _not_in_vain(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """A plan that was refused shows as a failed check; what another try could not mend is not tried again by the daemon."""
+    from sync_pipeline.engine.findings import plan_findings
+
+    try:
+        yield
+    except SyncError as error:
+        if isinstance(error, PlanRefused):
+            log_failed(context, plan_findings(error))
+        if not may_pass(error):
+            context.instance.add_run_tags(context.run_id, {MAX_RETRIES_TAG: "0"})
+        raise
 
 
 @dg.asset(
@@ -147,7 +160,14 @@ def opportunities_synced(context: dg.AssetExecutionContext, config: RangeRun, sy
         context.instance.add_run_tags(context.run_id, {PLAN_ID_TAG: night.plan_id})
         started = walls.clock()
         try:
-            entry = run_range(walls, night.plan_id, partition, start=config.start, run_id=context.run_id)
+            with observed(context, walls.book, night.plan_id, partition):
+                entry = run_range(
+                    walls, night.plan_id, partition,
+                    start=config.start, run_id=context.run_id, on_event=context.log.info,
+                )  # fmt: skip
+        except (HeldElsewhere, Stopped, Parked):
+            walls.book.know_run(night.plan_id, context.run_id)  # it was not to begin now, which is no failed attempt
+            raise
         except Drift:
             drifting = walls.book.range(night.plan_id, partition)
             if drifting is not None:
@@ -161,7 +181,14 @@ def opportunities_synced(context: dg.AssetExecutionContext, config: RangeRun, sy
                 "; ".join(finding.message for finding in failed), hint="Run the range again with `start: fresh`."
             )
         return dg.MaterializeResult(
-            metadata=metadata.of_range(night, entry, jobs, seconds=walls.clock() - started),
+            metadata=metadata.of_range(
+                night,
+                entry,
+                jobs,
+                seconds=walls.clock() - started,
+                api_calls=walls.meter.calls,
+                instance_url=walls.session.instance_url,
+            ),
             check_results=[result_of(finding, SYNCED) for finding in findings],
         )
 
@@ -207,18 +234,22 @@ def sync_reconciliation(context: dg.AssetExecutionContext, sync: SyncResource) -
     lost row from one that only the org has, so present, missing, different and orphans are shown side by side.
     """
     from sync_pipeline.engine.findings import night_findings
-    from sync_pipeline.engine.reconciliation import measure
+    from sync_pipeline.engine.measure_run import run_measurement
 
     with told_as_failure(), sync.walls() as walls:
         newest = walls.book.newest()
         if newest is None:
             raise StateError("There is no night to measure.", hint="Materialize `opportunity_ranges` first.")
         context.instance.add_run_tags(context.run_id, {PLAN_ID_TAG: newest.plan_id})
-        measurement = measure(walls, newest.plan_id, on_event=context.log.info)
+        try:
+            measurement = run_measurement(walls, newest.plan_id, run_id=context.run_id, on_event=context.log.info)
+        except (HeldElsewhere, Stopped, Parked):
+            walls.book.know_run(newest.plan_id, context.run_id)  # it was not to begin now, which is no failed try
+            raise
         night = walls.book.night(newest.plan_id) or newest
         entries = walls.book.ranges(night.plan_id)
         findings = night_findings(night, entries, walls.policy)
         return dg.MaterializeResult(
-            metadata=metadata.of_measurement(night, entries, measurement),
+            metadata=metadata.of_measurement(night, entries, measurement, findings),
             check_results=[result_of(finding, RECONCILIATION) for finding in findings],
         )

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from sync_pipeline.domain.errors import Parked, SyncError
+from sync_pipeline.domain.errors import Parked, Passing, SyncError, Unreachable
+
+MAX_RETRIES_TAG = "dagster/max_retries"
 
 
 def failure_of(error: SyncError) -> dg.Failure:
@@ -16,6 +18,11 @@ def failure_of(error: SyncError) -> dg.Failure:
     if isinstance(error, Parked):
         metadata["parked_until"] = dg.MetadataValue.timestamp(error.until)
     return dg.Failure(description=str(error), metadata=metadata, allow_retries=False)
+
+
+def may_pass(error: SyncError) -> bool:
+    """Whether the same run, started again at once, could fare better."""
+    return isinstance(error, Passing | Unreachable)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from sync_pipeline.settings import PACKAGED_MAPPING, Settings, load_settings
 if TYPE_CHECKING:
     from sync_pipeline.engine.alerting import Alerts
     from sync_pipeline.engine.walls import Walls
+    from sync_pipeline.wiring import Home
 
 
 class SyncResource(dg.ConfigurableResource[None]):
@@ -27,6 +28,12 @@ class SyncResource(dg.ConfigurableResource[None]):
     def settings(self) -> Settings:
         """The settings as they are now; raises ``SettingsError``."""
         return load_settings()
+
+    def home(self) -> "Home":
+        """What is kept on disk, whichever org it belongs to."""
+        from sync_pipeline.wiring import open_home
+
+        return open_home(self.settings())
 
     @contextmanager
     def walls(self) -> "Iterator[Walls]":

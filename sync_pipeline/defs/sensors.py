@@ -1,5 +1,7 @@
 """The sensor that keeps a night going: it looks at the book, asks ``decide`` and does what it answers."""
 
+from functools import partial
+
 import dagster as dg
 
 from sync_pipeline.defs.alerts import alerting
@@ -8,7 +10,7 @@ from sync_pipeline.defs.jobs import ONE_RUN, measure, sync_range
 from sync_pipeline.defs.partitions import RANGES, compare
 from sync_pipeline.defs.resources import SyncResource
 from sync_pipeline.defs.runs import measure_run, range_runs, run_key
-from sync_pipeline.domain.errors import UserError
+from sync_pipeline.domain.errors import HeldElsewhere, UserError
 
 TICK_SECONDS = 15
 
@@ -24,7 +26,8 @@ TICK_SECONDS = 15
     ),
 )
 def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorResult | dg.SkipReason:
-    from sync_pipeline.engine.night import Launch, Measure, ReportDead, apply, decide, view_of
+    from sync_pipeline.engine.deciding import Launch, Measure, ReportDead, decide
+    from sync_pipeline.engine.night import apply, view_of
 
     instance = context.instance
     requests: list[dg.RunRequest] = []
@@ -33,12 +36,19 @@ def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorR
             newest = walls.book.newest()
             if newest is None:
                 return dg.SkipReason("There is no night yet. Materialize `opportunity_ranges` to start one.")
-            measuring = measure_run(instance, newest)
+            if newest.verdict is None:
+                newest.plan.check_belongs(walls.org, walls.mapping)
+            # Dagster is asked before the locks and the book: a run that ends in between is seen as running once more,
+            # never as one that died.
+            known = partial(walls.book.known_runs, newest.plan_id)
+            measuring = measure_run(instance, newest, known=known)
+            runs = range_runs(instance, newest, walls.book.ranges(newest.plan_id), known=known)
             view = view_of(
                 walls,
                 newest.plan_id,
-                runs=range_runs(instance, newest, walls.book.ranges(newest.plan_id)),
+                runs=runs,
                 measure_run=measuring,
+                is_driven=walls.area.is_driver_locked(),
             )
             decision = decide(view)
             for action in decision.actions:
@@ -61,16 +71,14 @@ def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorR
                                 tags={PLAN_ID_TAG: newest.plan_id, **ONE_RUN},
                             )
                         )
-                    case ReportDead(partition, run_id):
+                    case ReportDead(what, run_id):
                         run = instance.get_run_by_id(run_id)
                         if run is not None and not run.is_finished:
-                            instance.report_run_failed(
-                                run, f"Nobody works on range {partition} any more: its process died."
-                            )
+                            instance.report_run_failed(run, f"Nobody works on {what} any more: its process died.")
                     case _:
-                        apply(walls, newest, action)
+                        apply(walls, view, action)
             mirroring = compare(instance, newest.plan)
-    except UserError as error:
+    except (UserError, HeldElsewhere) as error:
         return dg.SkipReason(f"Nothing is started: {error}")
     line = f"Night {newest.plan_id}: {decision.line}"
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [

@@ -92,7 +92,7 @@ class Measurement:
     drifting: tuple[str, ...] = ()
     """Partitions with missing or different rows."""
     by_range: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Partition to ``compared`` (rows that the org should hold), ``present``, ``missing``, ``different``, ``doubled``,
+    """Partition to ``expected`` (rows that the org should hold), ``present``, ``missing``, ``different``, ``doubled``,
     ``orphans``, and ``source``, the rows that the source counted once the org was read."""
     sample: tuple[dict[str, Any], ...] = ()
     """Some of the rows that differ: key, partition, finding, column, source value, org value, reason, detail."""

@@ -380,6 +380,8 @@ def judge(night: NightEntry, ranges: Sequence[RangeEntry]) -> tuple[Verdict, tup
         reasons.append(f"{measurement.missing} rows are missing in the org")
     if measurement.different:
         reasons.append(f"{measurement.different} rows differ in the org")
+    if measurement.doubled:
+        reasons.append(f"{measurement.doubled} keys are in the org more than once")
     if reasons:
         return Verdict.NOT_RECONCILED, tuple(reasons)
     rejected = _rejected(total)

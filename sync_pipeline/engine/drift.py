@@ -192,6 +192,7 @@ def with_reasons(
     refused = pl.format("{}: {}", pl.col("of_code").fill_null(""), pl.col("of_message").fill_null(""))
     reason, detail = _cases(
         (pl.col("reason") != "", pl.col("reason"), pl.col("detail")),
+        (pl.col("finding") == Kind.DOUBLED, pl.lit(DOUBLED), pl.lit("several rows of the org have this key")),
         (pl.col("staged_once").is_null(), pl.lit(NEVER_READ), pl.lit("the night has staged no row with this key")),
         (outcome.is_null(), pl.lit(UNPROCESSED), pl.lit("the row was staged and not sent to its end")),
         (outcome == RowOutcome.FAILED, pl.lit(REJECTED), refused),

@@ -124,6 +124,7 @@ def _present_equals_expected(measurement: Measurement | None) -> Finding:
         "expected": measurement.expected,
         "present": measurement.present,
         "missing": measurement.missing,
+        "doubled": measurement.doubled or 0,
     }
     message = f"{measurement.expected} rows belong in the org, {measurement.missing} of them are missing"
     if measurement.orphans is None:
@@ -131,7 +132,11 @@ def _present_equals_expected(measurement: Measurement | None) -> Finding:
     else:
         numbers["orphans"] = measurement.orphans
         message += f"; {measurement.orphans} more are only in the org"
-    return Finding(name, passed=measurement.missing == 0, message=f"{message}.", numbers=numbers)
+    if measurement.doubled:
+        message += f"; {measurement.doubled} keys are there more than once"
+    return Finding(
+        name, passed=not measurement.missing and not measurement.doubled, message=f"{message}.", numbers=numbers
+    )
 
 
 def _values_equal(measurement: Measurement | None) -> Finding:

@@ -47,6 +47,8 @@ LETTING_GO_SECONDS = 60.0
 """How long an older night's processes may take to hear that it was stopped."""
 TURN_SECONDS = 0.5
 """How often the driving loop looks when nothing has ended."""
+IDLE_SECONDS = 10.0
+"""How often it looks while it only waits for a time of day."""
 NIGHTS_KEPT = 10_000
 """More nights than a book ever holds."""
 
@@ -347,7 +349,7 @@ class _Driver:
             elif not any(has_moved):
                 if not self._may_wait(view, decision):
                     return
-                self._walls.sleep(TURN_SECONDS)
+                self._walls.sleep(_pause(view, decision))
             if view.night.stop_requested_at is None:
                 self._walls.interruption.check()
 
@@ -387,6 +389,13 @@ class _Driver:
             self._walls.interruption.check()
             told = "waits" if isinstance(error, Parked | HeldElsewhere) else "failed"
             self._on_event(f"The measurement {told}: {error}")
+
+
+def _pause(view: NightView, decision: Decision) -> float:
+    """Seconds until the next look when nobody works: until something is due, but never deaf to others for long."""
+    if decision.actions or decision.again_at is None:
+        return TURN_SECONDS
+    return min(max((decision.again_at - view.now).total_seconds(), TURN_SECONDS), IDLE_SECONDS)
 
 
 class _Lanes:

@@ -38,6 +38,7 @@ from sync_pipeline.engine.heartbeat import Heartbeat
 from sync_pipeline.engine.loading import Loader, end_job
 from sync_pipeline.engine.values import staged_schema
 from sync_pipeline.engine.walls import Walls
+from sync_pipeline.staging.comparison import Kind
 from sync_pipeline.staging.range_store import RangeStore
 
 log = logging.getLogger(__name__)
@@ -302,8 +303,10 @@ def _end_older_generations(walls: Walls, plan_id: str, partition: str, generatio
 
 
 def _drifting_keys(walls: Walls, plan_id: str, partition: str) -> pl.DataFrame:
-    drift = pl.read_parquet(walls.area.night_folder(plan_id) / DRIFT_FILE)
-    return drift.filter(pl.col("partition") == partition).select("key").unique()
+    """Keys of the range that a repair can mend: sending a row once more takes no double away."""
+    drift = pl.scan_parquet(walls.area.night_folder(plan_id) / DRIFT_FILE)
+    of_range = (pl.col("partition") == partition) & pl.col("finding").is_in([Kind.MISSING, Kind.DIFFERENT])
+    return drift.filter(of_range).select("key").unique().collect()
 
 
 def _entry(walls: Walls, plan_id: str, partition: str) -> RangeEntry:

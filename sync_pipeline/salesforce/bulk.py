@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 UPLOAD_BYTES = 1024 * 1024
 """Piece of a body that is read and sent at once."""
 JOB_PAGES_MAX = 1000
-"""Pages of the job list; the org keeps jobs for 7 days."""
+"""Pages of the job list, and of the list of a result's pages; the org keeps jobs for 7 days."""
 CLOSE_TRIES = 3
 POLL_SECONDS = 0.25
 """First pause between two looks at a query job; it doubles up to ``POLL_SECONDS_MAX``."""
@@ -328,7 +328,7 @@ class Bulk:
             if listed.done:
                 break
             locator = _parameters(listed.nextRecordsUrl or "", ("locator",)).get("locator", "")
-            if not locator or locator in seen:
+            if not locator or locator in seen or len(seen) >= JOB_PAGES_MAX:
                 raise WireError(
                     f"Query job {job_id}: the list of its pages does not come to an end.", hint="Try again."
                 )
@@ -354,19 +354,24 @@ class Bulk:
                 raise
             return file, announced
 
-        with ThreadPoolExecutor(max_workers=PAGES_AT_ONCE, thread_name_prefix="pages") as pool:
-            try:
-                while True:
-                    flying |= {pool.submit(download, place) for place in islice(left, PAGES_AT_ONCE - len(flying))}
-                    if not flying:
-                        return
-                    done, flying = wait(flying, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        file, announced = future.result()
-                        with file:
-                            yield file, announced
-            finally:
-                over.set()
+        try:
+            with ThreadPoolExecutor(max_workers=PAGES_AT_ONCE, thread_name_prefix="pages") as pool:
+                try:
+                    while True:
+                        flying |= {pool.submit(download, place) for place in islice(left, PAGES_AT_ONCE - len(flying))}
+                        if not flying:
+                            return
+                        for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                            flying.remove(future)
+                            file, announced = future.result()
+                            with file:
+                                yield file, announced
+                finally:
+                    over.set()
+        finally:
+            for future in flying:  # whole, but nobody reads them any more
+                if future.exception() is None:
+                    future.result()[0].close()
 
     def _in_turn(self, job_id: str, page_rows: int) -> Generator[tuple[IO[bytes], int], None, None]:
         """One page after the other, each of which says where the next one is."""

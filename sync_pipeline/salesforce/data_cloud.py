@@ -75,7 +75,8 @@ class DataCloud:
     """The source object of the mapping, asked through one of the two query APIs.
 
     ``run_id`` and a running number go into every statement as a harmless predicate, because identical statements may be
-    answered from a cache of up to 24 hours: a second count that comes from there proves nothing. ``deadline_seconds`` bounds a single statement, in the engine and in waiting for it.
+    answered from a cache of up to 24 hours: a second count that comes from there proves nothing. ``deadline_seconds``
+    bounds a single statement, in the engine and in waiting for it.
     """
 
     def __init__(
@@ -225,7 +226,9 @@ class DataCloud:
         sql = f"SELECT {_cast(columns)} FROM ({grouped}) AS t ORDER BY t.n DESC LIMIT {VALUES_MAX + 1}"
         table = self._table(Statement(sql, parameters, tuple(columns)))
         if table.height > VALUES_MAX:
-            raise RequestRefused(f"{self._object} has more than {VALUES_MAX} values of {column}.", code="TOO_MANY_VALUES")
+            raise RequestRefused(
+                f"{self._object} has more than {VALUES_MAX} values of {column}.", code="TOO_MANY_VALUES"
+            )
         return {value: int(n) for value, n in table.iter_rows()}
 
     def read(self, key_range: KeyRange, cursor: Cursor | None = None) -> Iterator[SourcePage]:

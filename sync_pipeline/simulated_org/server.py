@@ -154,7 +154,7 @@ def serve(org: Org, *, host: str, port: int, ready: Callable[[str], None]) -> No
     server = server_of(org, host=host, port=port)
     try:
         ready(server.base_url)
-        # In this thread itself, because its loop wakes up by itself: with Polars loaded, a signal interrupts no wait.
+        # In this thread, whose loop wakes up by itself: once Polars is loaded, Ctrl-C ends no wait without an end.
         server.serve_forever(STOP_POLL_SECONDS)
     finally:
         server.stop()

@@ -179,7 +179,7 @@ class Comparison:
             changed = f"""
                 CASE WHEN u.expected_n IS NULL THEN r.matched IS NULL AND {was_staged}
                      WHEN u.present_n IS NULL THEN s.matched IS NULL
-                     ELSE {was_staged} AND {self._equal("s", "u")} END"""
+                     ELSE s.matched IS NULL OR ({was_staged} AND {self._equal("s", "u")}) END"""
         file = self._folder / "findings.parquet"
         self._database.execute(
             f"""

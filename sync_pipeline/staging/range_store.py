@@ -611,6 +611,13 @@ class RangeStore:
         """The pages, in key order."""
         return [self._folder / page.file for page in self._pages]
 
+    def whole_files(self) -> Iterator[Path]:
+        """The same, each looked at first; raises ``StateError`` at one that is not as it was recorded."""
+        for page in self._pages:
+            if checksum(self._folder / page.file) != (page.bytes, page.crc32):
+                raise StateError(f"Page {self._folder / page.file} is missing or damaged.", hint=FRESH_HINT)
+            yield self._folder / page.file
+
     def rejected_rows(self) -> pl.Series:
         """Numbers of the staged rows that the org has not acknowledged, in no order."""
         self._refresh_views()

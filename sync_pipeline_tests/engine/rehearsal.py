@@ -51,6 +51,10 @@ QUICK = Policy(
 """Three ranges of some pages and parts each, out of 300 rows."""
 
 
+Before = Callable[[httpx.Request], None]
+After = Callable[[httpx.Request, httpx.Response], httpx.Response]
+
+
 class Hurried(Interruption):
     """Waits by moving the clocks of both sides."""
 
@@ -72,17 +76,18 @@ class Hurried(Interruption):
 
 
 class Wire(httpx.BaseTransport):
-    """The way to the org, with an ear for every request."""
+    """The way to the org. ``before`` hears every request, ``after`` may put another answer in place of the org's."""
 
-    def __init__(self, org: OrgTransport, *, on_request: Callable[[httpx.Request], None] = lambda request: None) -> None:
+    def __init__(self, org: OrgTransport, *, before: Before = lambda request: None) -> None:
         self.org = org
-        self.on_request = on_request
+        self.before = before
+        self.after: After = lambda request, answer: answer
         self.requests: list[str] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(f"{request.method} {request.url.path}")
-        self.on_request(request)
-        return self.org.handle_request(request)
+        self.before(request)
+        return self.after(request, self.org.handle_request(request))
 
     def count(self, method: str, ending: str) -> int:
         return sum(line.startswith(method) and line.endswith(ending) for line in self.requests)
@@ -187,10 +192,9 @@ class Rehearsal:
         """The org holds the rows of the source, each once and with equal values."""
         return self.present().equals(self.wanted())
 
-    def again(self, *, disk: Disk | None = None, on_request: Callable[[httpx.Request], None] | None = None) -> Rehearsal:
-        """Another process over the same SYNC_HOME and org; this one is not used any more."""
-        self.walls.close()
-        return _opened(self.org, self.home, self.walls.policy, disk=disk, on_request=on_request)
+    def again(self, *, disk: Disk | None = None, before: Before = lambda request: None) -> Rehearsal:
+        """Another process over the same SYNC_HOME and org, at the same time or later."""
+        return _opened(self.org, self.home, self.walls.policy, disk=disk, before=before)
 
 
 @contextmanager
@@ -199,7 +203,7 @@ def rehearsal(
     *,
     rows: int = 300,
     disk: Disk | None = None,
-    on_request: Callable[[httpx.Request], None] | None = None,
+    before: Before = lambda request: None,
     in_org: float = 0.0,
     hot_parents: float = 0.0,
     accounts: int | None = None,
@@ -208,7 +212,7 @@ def rehearsal(
     """A fresh org of so many rows and a SYNC_HOME that was never used. ``policy`` changes ``QUICK``."""
     org = OrgTransport(folder / "org").org
     seed(org, rows, in_org=in_org, hot_parents=hot_parents, accounts=accounts)
-    made = _opened(org, folder / "home", replace(QUICK, **policy), disk=disk, on_request=on_request)  # type: ignore[arg-type]
+    made = _opened(org, folder / "home", replace(QUICK, **policy), disk=disk, before=before)  # type: ignore[arg-type]
     try:
         yield made
     finally:
@@ -216,16 +220,9 @@ def rehearsal(
         org.close()
 
 
-def _opened(
-    org: Org,
-    home: Path,
-    policy: Policy,
-    *,
-    disk: Disk | None,
-    on_request: Callable[[httpx.Request], None] | None,
-) -> Rehearsal:
+def _opened(org: Org, home: Path, policy: Policy, *, disk: Disk | None, before: Before) -> Rehearsal:
     waiting = Hurried(org)
-    wire = Wire(OrgTransport(org.folder), on_request=on_request or (lambda request: None))
+    wire = Wire(OrgTransport(org.folder), before=before)
     walls = open_walls(load_settings({"SYNC_HOME": str(home)}), interruption=waiting, transport=wire)
     began = datetime.now(UTC)
     walls = replace(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from sync_pipeline.salesforce.auth import EXCHANGE_PATH, TOKEN_PATH, Login
 from sync_pipeline.salesforce.session import Session
 
 Server = Callable[[httpx.Request], httpx.Response]
+Item = TypeVar("Item")
 
 LOGIN_URL = "https://acme.my.salesforce.com"
 INSTANCE_URL = "https://acme-instance.my.salesforce.com"
@@ -146,7 +148,7 @@ def path_of(request: httpx.Request) -> str:
 
 def bearer(request: httpx.Request) -> str:
     """The token that a request carries, empty without one."""
-    return request.headers.get("authorization", "").removeprefix("Bearer ")
+    return str(request.headers.get("authorization", "")).removeprefix("Bearer ")
 
 
 def body_of(request: httpx.Request) -> Any:
@@ -166,6 +168,14 @@ def answers(*replies: httpx.Response | Exception) -> Server:
         return reply
 
     return server
+
+
+@contextmanager
+def abandoned(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
+    """What is not taken of them by the end is never asked for."""
+    assert isinstance(items, Generator)
+    with closing(items):
+        yield items
 
 
 class Piecewise(httpx.SyncByteStream):

@@ -34,7 +34,7 @@ GZIP = {"Content-Encoding": "gzip"}
 
 
 def answer(*pieces: bytes | Exception, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    encoded = {name: value.encode("latin-1") for name, value in (headers or {}).items()}
+    encoded = {name.encode(): value.encode("latin-1") for name, value in (headers or {}).items()}
     return Answer(httpx.Response(status, headers=encoded, stream=Piecewise(*pieces)))
 
 

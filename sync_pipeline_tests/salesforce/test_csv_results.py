@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -40,7 +41,7 @@ tables = st.integers(1, 4).flatmap(
 HEADER = b'"sf__Id","sf__Created",External_ID__c,Name\n'
 
 
-def written(names: Sequence[str], rows: Sequence[Sequence[str]], *, quoting: int = csv.QUOTE_ALL) -> bytes:
+def written(names: Sequence[str], rows: Sequence[Sequence[str]], *, quoting: Literal[0, 1] = csv.QUOTE_ALL) -> bytes:
     """The rows as RFC 4180 has them, by a writer that is not ours."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=quoting, lineterminator="\n")

@@ -10,7 +10,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from functools import cache
 from itertools import count, cycle, pairwise
 from typing import Any, Literal
@@ -36,7 +35,7 @@ from sync_pipeline.domain.keys import KeyRange, cover
 from sync_pipeline.domain.ledger import Cursor
 from sync_pipeline.domain.mapping import FieldMapping, FieldType, Mapping
 from sync_pipeline.salesforce.data_cloud import DataCloud, SourcePage
-from sync_pipeline_tests.salesforce.conftest import Wire, body_of, path_of
+from sync_pipeline_tests.salesforce.conftest import Wire, abandoned, body_of, path_of
 
 Api = Literal["connect", "v3"]
 Row = tuple[str | None, ...]
@@ -301,7 +300,7 @@ def test_a_reader_that_dies_at_any_page_loses_and_doubles_nothing(
     source = Source(rows, pages=sizes, lost=lost)
     wire = Wire(source)
     for pages_staged, is_gone, knows_the_result in lives:
-        with closing(cloud(wire, api=api).read(key_range, cursor)) as pages:
+        with abandoned(cloud(wire, api=api).read(key_range, cursor)) as pages:
             for page in take(pages, pages_staged):
                 staged += page.frame.rows()
                 cursor = page.cursor
@@ -419,7 +418,7 @@ def test_duplicates_are_the_keys_that_the_target_takes_for_one_row(written: list
     found = over(source)[1].duplicates(fold_case=fold_case)
 
     groups = Counter(as_matched(key, fold_case=fold_case) for key in written if key is not None)
-    expected = {}
+    expected: dict[str, tuple[str, int, str | None]] = {}
     for key, _, place in rows:
         if key is not None and (matched := as_matched(key, fold_case=fold_case)) and groups[matched] > 1:
             _, number, _ = expected.get(key, (matched, 0, ""))
@@ -458,6 +457,83 @@ def test_the_rows_of_named_keys_are_all_their_rows_and_no_others(written: list[s
     assert found.columns == ["ExternalId__c", "Name__c", "Place__c"]
 
 
+@given(st.lists(st.one_of(st.none(), matching), max_size=12), st.lists(matching, max_size=6))
+@example([" a", "a", "a ", "A", None], ["a"])
+@example([" a", "a\t"], ["a", "a"])
+def test_the_rows_that_become_rows_of_named_keys_may_be_written_with_blanks(
+    written: list[str | None], wanted: list[str]
+) -> None:
+    """A named key is trimmed, as the target has it. Where the source writes it so, other writings of it are doubles that
+    the plan has named already, and no row of the source is looked at for them."""
+    rows, named = rows_of_keys(written), [key.strip(" \t\n\r") for key in wanted]
+
+    found = over(Source(rows))[1].rows_named(named)
+
+    exactly = {key for key in named if key in written}
+    expected = [
+        row for row in rows
+        if row[0] is not None and (row[0] in exactly or as_matched(row[0], fold_case=False) in set(named) - exactly)
+    ]  # fmt: skip
+    assert sorted(found.rows(), key=place_in_order) == sorted(expected, key=place_in_order)
+
+
+@given(st.lists(st.one_of(st.none(), keys), max_size=15), st.lists(keys, max_size=2, unique=True).map(sorted))
+def test_the_keys_of_a_range_are_those_of_its_rows(written: list[str | None], edges: list[str]) -> None:
+    source = Source(rows_of_keys(written), pages=[2])
+    _, data_cloud = over(source)
+
+    for key_range in cover(edges):
+        found = [key for series in data_cloud.keys(key_range) for key in series]
+        assert Counter(found) == Counter(key for key in written if key is not None and key in key_range)
+    assert source.results == {}
+
+
+values = st.one_of(st.none(), st.sampled_from(["", " ", "a", "a ", "A", "Closed Won", "'"]))
+
+
+@given(st.lists(st.tuples(st.one_of(st.none(), st.just("key")), values), max_size=15))
+def test_rows_are_counted_by_value_without_outer_blanks_and_null_as_empty(
+    written: list[tuple[str | None, str | None]],
+) -> None:
+    source = Source([(key, value, "0") for key, value in written])
+
+    found = over(source)[1].count_by("Name__c")
+
+    assert found == Counter((value or "").strip(" \t\n\r") for key, value in written if key is not None)
+
+
+def test_more_values_than_the_org_counts_by_are_refused() -> None:
+    few, many = ([("key", f"value {number}", "0") for number in range(values)] for values in (2000, 2001))
+
+    assert len(over(Source(few, pages=[5000]))[1].count_by("Name__c")) == 2000
+    with pytest.raises(RequestRefused, match="more than 2000 values of Name__c"):
+        over(Source(many, pages=[5000]))[1].count_by("Name__c")
+
+
+def test_more_duplicates_than_can_be_kept_in_mind_are_refused() -> None:
+    page = [["key", "key", "2", None]] * 100_000
+    status = {"queryId": "q", "completionStatus": "Finished", "rowCount": 300_000}
+    content = json.dumps({"data": page, "status": status}).encode()
+    wire = Wire(lambda request: httpx.Response(200, content=content, headers={"Content-Type": "application/json"}))
+
+    with pytest.raises(PlanRefused, match="More than 200000 keys of ExtOpportunities__dlm"):
+        cloud(wire).duplicates(fold_case=False)
+
+    assert [method for method, _ in wire.sent] == ["POST", "GET", "GET", "DELETE"]
+
+
+def test_a_count_that_is_asked_for_twice_is_never_answered_from_a_cache() -> None:
+    """Identical statements may be; these differ by a parameter, in one process and from run to run."""
+    source = Source([])
+    for run_id in ("first", "second"):
+        _, data_cloud = over(source, run_id=run_id)
+        data_cloud.count(WHOLE)
+        data_cloud.count(WHOLE)
+
+    assert len({sql for sql, _ in source.statements}) == 1
+    assert len({parameters["run_id"] for _, parameters in source.statements}) == 4
+
+
 @given(st.lists(keys, min_size=2, max_size=2, unique=True).map(sorted), st.text(min_size=1, max_size=6))
 def test_no_value_ever_stands_in_a_statement(bounds: list[str], run_id: str) -> None:
     """Statements over hostile keys are, letter by letter, those over tame ones: values travel as parameters alone."""
@@ -468,14 +544,16 @@ def test_no_value_ever_stands_in_a_statement(bounds: list[str], run_id: str) -> 
         list(data_cloud.read(KeyRange(low, high)))
         data_cloud.count(KeyRange(low, high))
         data_cloud.counts([KeyRange(None, low), KeyRange(low, high)])
-        data_cloud.rows_of([low, high])
+        data_cloud.rows_named([low, high])
+        list(data_cloud.keys(KeyRange(low, high)))
         return source.statements
 
     hostile = statements(bounds[0], bounds[1], run_id)
 
     assert [sql for sql, _ in hostile] == [sql for sql, _ in statements("m", "n", "r")]
     values = {value for _, parameters in hostile for value in parameters.values()}
-    assert values == {*bounds, *(f"{run_id}-{number}" for number in range(1, 5))}
+    assert values == {*bounds, *(f"{run_id}-{number}" for number in range(1, len(hostile) + 1))}
+    assert len(hostile) == 6
     for sql, parameters in hostile:
         assert set(re.findall(r":(\w+)", sql)) == set(parameters)
 
@@ -528,7 +606,7 @@ def test_first_next_and_resumed_statement_are_of_one_shape() -> None:
     assert [parameters["after"] for _, parameters in source.statements] == ["a", "b", "m", "c"]
 
 
-def test_no_statement_has_an_offset_and_only_the_look_at_the_columns_a_limit() -> None:
+def test_no_statement_has_an_offset_and_none_that_reads_rows_has_a_limit() -> None:
     source = Source(rows_of_keys(["a", "b", "b", None]))
     _, data_cloud = over(source)
     data_cloud.columns()
@@ -539,16 +617,18 @@ def test_no_statement_has_an_offset_and_only_the_look_at_the_columns_a_limit() -
     data_cloud.duplicates(fold_case=False)
     list(data_cloud.read(WHOLE))
     list(data_cloud.read_null_keys())
-    data_cloud.rows_of(["a"])
+    list(data_cloud.keys(WHOLE))
+    data_cloud.rows_named(["a", "x"])
+    data_cloud.count_by("Name__c")
 
     texts = [sql for sql, _ in source.statements]
-    assert len(texts) == 9
+    assert len(texts) == 12
     assert [sql for sql in texts if re.search(r"\bOFFSET\b", sql, re.IGNORECASE)] == []
-    assert [sql for sql in texts if re.search(r"\bLIMIT\b", sql, re.IGNORECASE)] == [
-        f'SELECT * FROM "{OBJECT}" AS s LIMIT 0'
-    ]
+    limited = [sql for sql in texts if re.search(r"\bLIMIT\b", sql, re.IGNORECASE)]
+    assert limited == [f'SELECT * FROM "{OBJECT}" AS s LIMIT 0', texts[-1]]
+    assert texts[-1].endswith("LIMIT 2001")
     # Identical statements may be answered from a cache of a day; what counts or reads carries the run.
-    assert [RUN in sql for sql in texts] == [False, *[True] * 8]
+    assert [RUN in sql for sql in texts] == [False, *[True] * 11]
     assert source.results == {}
 
 
@@ -701,7 +781,7 @@ def test_a_cursor_goes_on_in_the_stored_result_without_a_new_statement() -> None
     rows = rows_of_keys(["a", "b", "b", "c", "d"])
     source = Source(rows, pages=[2])
     wire, data_cloud = over(source)
-    with closing(data_cloud.read(WHOLE)) as pages:
+    with abandoned(data_cloud.read(WHOLE)) as pages:
         first = next(pages)
     assert (rows_in([first]), first.cursor) == (rows[:1], Cursor("a", "node_1", 1))
     wire.requests.clear()
@@ -745,7 +825,7 @@ def test_a_result_whose_rows_were_all_staged_is_deleted() -> None:
     rows = rows_of_keys(["a", "b"])
     source = Source(rows)
     wire, data_cloud = over(source)
-    with closing(data_cloud.read(WHOLE)) as pages:
+    with abandoned(data_cloud.read(WHOLE)) as pages:
         cursor = next(pages).cursor
 
     assert cursor == Cursor("b", "node_1", 2)

@@ -570,8 +570,8 @@ def reached(org: Org) -> Iterator[httpx.Client]:
         yield client
 
 
-def logged_in(client: httpx.Client) -> dict[str, str]:
-    form = {"grant_type": "client_credentials", "client_id": "simulated", "client_secret": "simulated"}
+def logged_in(client: httpx.Client, name: str = "simulated", secret: str = "simulated") -> dict[str, str]:
+    form = {"grant_type": "client_credentials", "client_id": name, "client_secret": secret}
     answer: dict[str, str] = client.post("/services/oauth2/token", data=form).raise_for_status().json()
     return answer
 
@@ -635,25 +635,32 @@ def test_the_knob_gzip_is_obeyed(org: Org) -> None:
 # the command
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "arguments", "client_id", "secret"),
+    [
+        (signal.SIGINT, 130, [], "simulated", "simulated"),
+        (signal.SIGTERM, 143, ["--client-id", "acme", "--client-secret", "s3cret"], "acme", "s3cret"),
+    ],
+)
 def test_the_command_prints_the_settings_serves_and_ends_with_a_signal(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, number: signal.Signals, code: int, arguments: list[str], client_id: str, secret: str
 ) -> None:
-    command = [sys.executable, "-m", "sync_pipeline", "org", "serve", "--folder", str(tmp_path / "org")]
+    folder = str(tmp_path / "org")
+    command = [sys.executable, "-m", "sync_pipeline", "org", "serve", "--folder", folder, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             lines = [process.stdout.readline().strip() for _ in range(3)]
             settings = dict(line.split("=", 1) for line in lines)
             with httpx.Client(base_url=settings["SALESFORCE_LOGIN_URL"], trust_env=False) as client:
-                token = logged_in(client)
+                token = logged_in(client, settings["SALESFORCE_CLIENT_ID"], settings["SALESFORCE_CLIENT_SECRET"])
                 process.send_signal(number)
                 out, err = process.communicate(timeout=20)
         finally:
             process.kill()
 
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", settings["SALESFORCE_LOGIN_URL"])
-    assert (settings["SALESFORCE_CLIENT_ID"], settings["SALESFORCE_CLIENT_SECRET"]) == ("simulated", "simulated")
+    assert (settings["SALESFORCE_CLIENT_ID"], settings["SALESFORCE_CLIENT_SECRET"]) == (client_id, secret)
     assert token["instance_url"] == settings["SALESFORCE_LOGIN_URL"]
     assert (process.returncode, out) == (code, "")
     assert "Traceback" not in err

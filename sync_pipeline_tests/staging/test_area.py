@@ -507,6 +507,7 @@ def test_whoever_looks_keeps_neither_another_looker_nor_an_owner_out(area: Area)
 
 def test_as_many_have_a_place_as_there_are_and_the_next_one_waits_for_the_first_that_leaves(area: Area) -> None:
     pauses: list[float] = []
+    descriptors = open_descriptors()
     with ExitStack() as held:
         held.enter_context(area.slot("sort", of=2))
         second = ExitStack()
@@ -519,6 +520,8 @@ def test_as_many_have_a_place_as_there_are_and_the_next_one_waits_for_the_first_
 
         with area.slot("sort", of=2, sleep=sleep):
             assert len(pauses) == 3
+
+    assert open_descriptors() == descriptors
 
 
 def test_places_of_another_kind_are_others(area: Area) -> None:

@@ -140,7 +140,6 @@ def write_a_lot(start: threading.Barrier, path: Path, threads: int, times: int) 
             book.job_over(intend(book), "accounted")
             book.count_repair(N, A)
             book.beat(N, [A, B])
-            book.change_condition("night", lambda state: {"seen": (state or {"seen": 0})["seen"] + 1})
         book.close()
 
     workers = [threading.Thread(target=write) for _ in range(threads)]
@@ -148,6 +147,14 @@ def write_a_lot(start: threading.Barrier, path: Path, threads: int, times: int) 
         worker.start()
     for worker in workers:
         worker.join()
+
+
+def count_in_a_condition(start: threading.Barrier, path: Path, times: int) -> None:
+    book = Book(path)
+    start.wait()
+    for _ in range(times):
+        book.change_condition("night", lambda state: {"seen": (state or {"seen": 0})["seen"] + 1})
+    book.close()
 
 
 def write_until_killed(path: Path, pipe: Connection) -> None:
@@ -830,7 +837,6 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(book: Book, path:
     assert len({entry.intent for entry in jobs}) == writes
     assert [entry.intent for entry in jobs if not entry.is_over] == []
     assert entry(book).repairs == writes
-    assert book.conditions() == {"night": {"seen": writes}}
 
 
 def test_what_a_killed_process_had_written_is_there_and_the_book_is_whole(
@@ -1132,6 +1138,35 @@ def test_a_new_condition_has_no_state(book: Book) -> None:
 
     assert seen == [None, {"opened": 1}]
     assert book.conditions() == {"night": {"opened": 2}}
+
+
+def test_a_change_waits_for_the_one_before_it_and_sees_what_that_made(book: Book, path: Path) -> None:
+    waited: list[bool] = []
+
+    def change_it_too() -> None:
+        other = Book(path)
+        other.change_condition("night", lambda state: {"told": [*(state or {"told": []})["told"], "second"]})
+        other.close()
+
+    second = threading.Thread(target=change_it_too)
+
+    def change(state: object) -> dict[str, list[str]]:
+        second.start()
+        second.join(timeout=0.2)
+        waited.append(second.is_alive())
+        return {"told": ["first"]}
+
+    book.change_condition("night", change)
+    second.join()
+
+    assert waited == [True]
+    assert book.conditions() == {"night": {"told": ["first", "second"]}}
+
+
+def test_processes_that_change_a_condition_at_once_see_each_other(book: Book, path: Path) -> None:
+    assert run_together(count_in_a_condition, 3, path, 60) == [0, 0, 0]
+
+    assert book.conditions() == {"night": {"seen": 180}}
 
 
 def test_a_change_that_fails_leaves_the_condition_as_it_was(book: Book) -> None:
