@@ -195,7 +195,7 @@ def signing_keys(value: str) -> tuple[Secret, ...]:
     """Keys with blanks between them, none so short that it could be guessed."""
     keys = value.split()
     if any(len(key) < 16 for key in keys):
-        raise ValueError("is too short; write at least 16 characters for each key")
+        raise ValueError("holds a key of fewer than 16 characters; write longer ones, without blanks in them")
     return tuple(Secret(key) for key in keys)
 
 

@@ -137,6 +137,7 @@ def open_walls(
             interruption=interruption,
             slots=Slots.of(policy),
             meter=meter,
+            certificate_keys=settings.certificate_keys,
             now=now,
         )
     except BaseException:

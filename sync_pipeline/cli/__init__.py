@@ -117,6 +117,26 @@ def _parser() -> argparse.ArgumentParser:
     alerts = alert.add_subparsers(title="verbs", required=True, metavar="VERB")
     _add(alerts, "test", _alert_test, "send a test note to every recipient of SYNC_ALERTS; show what is open and due")
 
+    certificate = _add(
+        verbs, "certificate", _certificate, "the proof document of a night; checks the chain of all of them"
+    )
+    certificate.add_argument("plan_id", nargs="?", metavar="PLAN_ID", help="default: the newest")
+    _add_json(certificate)
+
+    orphans = _add(
+        verbs, "orphans", _orphans, "rows that only the org has: counts and lists them, deletes them on request"
+    )
+    orphans.add_argument("--csv", metavar="FILE", help="write all of them; - is stdout")
+    orphans.add_argument("--delete", action="store_true", help="delete them from the org, together with --yes")
+    orphans.add_argument(
+        "--max-share",
+        type=_share,
+        default=0.01,
+        metavar="SHARE",
+        help="refuse above this share of the org's rows, 0.01",
+    )
+    orphans.add_argument("--yes", action="store_true", help="do not only say what would be deleted")
+
     org = verbs.add_parser("org", help="the simulated org: serve, seed, reset, fault", description="The simulated org.")
     _add_org(org.add_subparsers(title="verbs", required=True, metavar="VERB"))
     return parser
@@ -286,6 +306,18 @@ def _alert_test(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from sync_pipeline.cli.alert import test
 
     return test(arguments, terminal)
+
+
+def _certificate(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from sync_pipeline.cli.certificate import certificate
+
+    return certificate(arguments, terminal)
+
+
+def _orphans(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from sync_pipeline.cli.orphans import orphans
+
+    return orphans(arguments, terminal)
 
 
 def _org_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:

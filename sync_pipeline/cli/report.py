@@ -17,16 +17,6 @@ HEAD = (
     "range", "expected", "staged", "succeeded", "created", "updated", "failed", "unprocessed", "quarantined", "state",
 )  # fmt: skip
 
-WORDS: dict[Verdict, str] = {
-    Verdict.RECONCILED: "Reconciled: every expected row is in the org with equal values.",
-    Verdict.WITH_REJECTS: "Reconciled with rejects: some rows did not get through, every other row is in the org with equal values.",
-    Verdict.NOT_RECONCILED: "Not reconciled.",
-    Verdict.PRESENT: "Present: every expected key is in the org; values were not compared (SYNC_VERIFY).",
-    Verdict.COUNTED: "Counted: as many rows as expected are in the org; keys and values were not compared (SYNC_VERIFY).",
-    Verdict.UNPROVEN: "Unproven: the org could not be measured.",
-    Verdict.ABANDONED: "Abandoned: a newer night took its place.",
-}
-
 
 def show_night(terminal: Terminal, night: NightEntry, ranges: Sequence[RangeEntry], now: datetime) -> None:
     """The whole report of a night on stdout."""
@@ -70,7 +60,7 @@ def show_measurement(terminal: Terminal, measurement: Measurement | None) -> Non
 def show_ending(terminal: Terminal, night: NightEntry, ranges: Sequence[RangeEntry]) -> None:
     """The verdict or where the night stands, everything that keeps it from being clean, and what to do next."""
     if night.verdict is not None:
-        terminal.print(WORDS[night.verdict])
+        terminal.print(night.verdict.sentence)
         for reason in night.verdict_reasons:
             terminal.print(f"  {printable(reason)}")
     elif night.stop_requested_at is not None:

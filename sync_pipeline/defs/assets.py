@@ -107,7 +107,7 @@ def opportunity_ranges(context: dg.AssetExecutionContext, config: PlanRun, sync:
 
     with told_as_failure(), _not_in_vain(context), sync.walls() as walls:
         night = open_night(walls, fresh=config.fresh, say=context.log.info)
-        context.instance.add_run_tags(context.run_id, {PLAN_ID_TAG: night.plan_id})
+        context.instance.add_run_tags(context.run.run_id, {PLAN_ID_TAG: night.plan_id})
         mirror(context.instance, night.plan)
         return dg.MaterializeResult(
             metadata=metadata.of_plan(night),
@@ -126,7 +126,7 @@ def _not_in_vain(context: dg.AssetExecutionContext) -> Iterator[None]:
         if isinstance(error, PlanRefused):
             log_failed(context, plan_findings(error))
         if not may_pass(error):
-            context.instance.add_run_tags(context.run_id, {MAX_RETRIES_TAG: "0"})
+            context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: "0"})
         raise
 
 
@@ -157,16 +157,18 @@ def opportunities_synced(context: dg.AssetExecutionContext, config: RangeRun, sy
     partition = context.partition_key
     with told_as_failure(), sync.walls() as walls:
         night = night_of(walls, partition)
-        context.instance.add_run_tags(context.run_id, {PLAN_ID_TAG: night.plan_id})
+        context.instance.add_run_tags(context.run.run_id, {PLAN_ID_TAG: night.plan_id})
         started = walls.clock()
         try:
             with observed(context, walls.book, night.plan_id, partition):
                 entry = run_range(
                     walls, night.plan_id, partition,
-                    start=config.start, run_id=context.run_id, on_event=context.log.info,
+                    start=config.start, run_id=context.run.run_id, on_event=context.log.info,
                 )  # fmt: skip
         except (HeldElsewhere, Stopped, Parked):
-            walls.book.know_run(night.plan_id, context.run_id)  # it was not to begin now, which is no failed attempt
+            walls.book.know_run(
+                night.plan_id, context.run.run_id
+            )  # it was not to begin now, which is no failed attempt
             raise
         except Drift:
             drifting = walls.book.range(night.plan_id, partition)
@@ -240,11 +242,11 @@ def sync_reconciliation(context: dg.AssetExecutionContext, sync: SyncResource) -
         newest = walls.book.newest()
         if newest is None:
             raise StateError("There is no night to measure.", hint="Materialize `opportunity_ranges` first.")
-        context.instance.add_run_tags(context.run_id, {PLAN_ID_TAG: newest.plan_id})
+        context.instance.add_run_tags(context.run.run_id, {PLAN_ID_TAG: newest.plan_id})
         try:
-            measurement = run_measurement(walls, newest.plan_id, run_id=context.run_id, on_event=context.log.info)
+            measurement = run_measurement(walls, newest.plan_id, run_id=context.run.run_id, on_event=context.log.info)
         except (HeldElsewhere, Stopped, Parked):
-            walls.book.know_run(newest.plan_id, context.run_id)  # it was not to begin now, which is no failed try
+            walls.book.know_run(newest.plan_id, context.run.run_id)  # it was not to begin now, which is no failed try
             raise
         night = walls.book.night(newest.plan_id) or newest
         entries = walls.book.ranges(night.plan_id)

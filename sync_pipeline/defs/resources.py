@@ -8,6 +8,7 @@ keep it from loading, or nobody could see what is wrong.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -28,6 +29,10 @@ class SyncResource(dg.ConfigurableResource[None]):
     def settings(self) -> Settings:
         """The settings as they are now; raises ``SettingsError``."""
         return load_settings()
+
+    def now(self) -> datetime:
+        """The time of day by which nights are kept."""
+        return datetime.now(UTC)
 
     def home(self) -> "Home":
         """What is kept on disk, whichever org it belongs to."""
@@ -57,7 +62,7 @@ class SyncResource(dg.ConfigurableResource[None]):
     def _opened(self, *, log_in: bool) -> "Iterator[Walls]":
         from sync_pipeline.wiring import open_walls
 
-        walls = open_walls(self.settings(), log_in=log_in)
+        walls = open_walls(self.settings(), log_in=log_in, now=self.now)
         try:
             yield walls
         finally:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 LABEL_LENGTH = 11
 """Characters of the upper bound that are shown in a partition key."""
@@ -77,4 +78,4 @@ def cover(boundaries: Sequence[str]) -> tuple[KeyRange, ...]:
     boundaries are not strictly ascending.
     """
     edges: list[str | None] = [None, *boundaries, None]
-    return tuple(KeyRange(after, through) for after, through in zip(edges, edges[1:], strict=False))
+    return tuple(KeyRange(after, through) for after, through in pairwise(edges))

@@ -73,6 +73,22 @@ class Verdict(StrEnum):
         """What the chosen level of verification can say at best: exit code 0."""
         return self in (Verdict.RECONCILED, Verdict.PRESENT, Verdict.COUNTED)
 
+    @property
+    def sentence(self) -> str:
+        """What is proven, and what is not."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Verdict.RECONCILED: "Reconciled: every expected row is in the org with equal values.",
+    Verdict.WITH_REJECTS: "Reconciled with rejects: some rows did not get through, every other row is in the org with equal values.",
+    Verdict.NOT_RECONCILED: "Not reconciled.",
+    Verdict.PRESENT: "Present: every expected key is in the org; values were not compared (SYNC_VERIFY).",
+    Verdict.COUNTED: "Counted: as many rows as expected are in the org; keys and values were not compared (SYNC_VERIFY).",
+    Verdict.UNPROVEN: "Unproven: the org could not be measured.",
+    Verdict.ABANDONED: "Abandoned: a newer night took its place.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Cursor:

@@ -117,7 +117,12 @@ class NightEntry:
     verdict: Verdict | None = None
     verdict_at: datetime | None = None
     verdict_reasons: tuple[str, ...] = ()
+    verdict_runs: int | None = None
+    """Runs of all ranges that had begun by the verdict: a higher number now says that a person has amended the night."""
     measurement: Measurement | None = None
+    measured_runs: int | None = None
+    """Runs of all ranges that had begun when the newest measurement did: a higher number now asks for another one. They
+    are numbers because a clock may be set back."""
     measure_tries: int = 0
     """Measurements that failed or were killed since one last succeeded."""
     measuring_since: datetime | None = None

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from itertools import chain
 from typing import Any, Final, cast
 
 from sync_pipeline.domain.errors import HeldElsewhere, SyncError
@@ -49,6 +50,8 @@ NIGHTS_LOOKED_AT: Final = 5
 RANGES_TOLD: Final = 10
 REASONS_TOLD: Final = 10
 REASON_LETTERS: Final = 500
+COUNTED: Final = {"present_equals_expected": ("missing", "doubled"), "values_equal": ("different",)}
+"""Checks that fail range by range, and the rows of a measurement that make them fail."""
 TRUSTED_SHARE: Final = 0.1
 """Of a night's work: before this much of it is done its end is not guessed."""
 
@@ -428,14 +431,14 @@ def failing_of(night: NightEntry, entries: Sequence[RangeEntry], policy: Policy)
     failing = []
     measurement = night.measurement
     by_range = measurement.by_range if measurement is not None else {}
-    column = {"present_equals_expected": "missing", "values_equal": "different"}
     for finding in night_findings(night, entries, policy):
         if finding.passed or finding.severity == "warning" or finding.name == "ended_in_time":
             continue
         if finding.name == "every_range_done":
             ranges = [entry.partition for entry in entries if entry.state is not RangeState.DONE]
         else:
-            ranges = [p for p, found in by_range.items() if found.get(column.get(finding.name, ""))]
+            counted = COUNTED.get(finding.name, ())
+            ranges = [partition for partition, found in by_range.items() if any(found.get(name) for name in counted)]
         failing += [f"{finding.name} {partition}" for partition in ranges] or [finding.name]
     if _total(entries).rejected:
         failing.append("no_row_rejected")
@@ -493,12 +496,12 @@ def _ended_badly(night: NightEntry, entries: Sequence[RangeEntry], failing: Sequ
 def _range_lines(night: NightEntry, entries: Sequence[RangeEntry], failing: Sequence[str]) -> list[str]:
     """One line for each failing range, the first ``RANGES_TOLD`` of them."""
     by_range = night.measurement.by_range if night.measurement is not None else {}
-    named = {check.partition(" ")[2] for check in failing}
+    named = _ranges_of(failing)
     failed = [entry for entry in entries if entry.partition in named]
     lines = []
     for entry in failed[:RANGES_TOLD]:
         found = by_range.get(entry.partition, {})
-        measured = "".join(f", {found[name]} {name}" for name in ("missing", "different", "doubled") if found.get(name))
+        measured = "".join(f", {found[name]} {name}" for name in chain(*COUNTED.values()) if found.get(name))
         counts = entry.counts
         lines.append(
             f"- range {entry.partition} is {entry.state.value}: {counts.expected} expected, {counts.staged} staged, "
@@ -507,6 +510,10 @@ def _range_lines(night: NightEntry, entries: Sequence[RangeEntry], failing: Sequ
     if len(failed) > RANGES_TOLD:
         lines.append(f"- and {len(failed) - RANGES_TOLD} more ranges")
     return lines
+
+
+def _ranges_of(failing: Sequence[str]) -> set[str]:
+    return {partition for check in failing if (partition := check.partition(" ")[2])}
 
 
 def _next_steps(night: NightEntry, entries: Sequence[RangeEntry], failing: Sequence[str]) -> list[str]:
@@ -520,9 +527,11 @@ def _next_steps(night: NightEntry, entries: Sequence[RangeEntry], failing: Seque
     elif any(entry.state is not RangeState.DONE for entry in entries):
         steps.append("mend what the ranges say, then run them again with `sync-pipeline restart --failed`.")
     elif night.verdict is Verdict.NOT_RECONCILED:
+        ranges = sorted(_ranges_of(failing))
+        command = "".join(f" --range {partition}" for partition in ranges[:RANGES_TOLD]) or " --all"
         steps.append(
-            "find the cause with `sync-pipeline reconcile` and `sync-pipeline trace KEY`, then run the ranges again with "
-            "`sync-pipeline restart --range KEY`, or in Dagster."
+            "find the cause with `sync-pipeline reconcile` and `sync-pipeline trace KEY`, then run again what fails with "
+            f"`sync-pipeline restart{command}`, or materialize it in Dagster."
         )
     return steps
 

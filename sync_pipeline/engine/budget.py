@@ -87,12 +87,22 @@ def parking_of(walls: Walls, plan_id: str, error: BaseException) -> Parked | Non
     """The parking that this error means: a limit of the org or a full disk. ``None`` for any other error."""
     if isinstance(error, Parked):
         return error
-    if isinstance(error, LimitExceeded | DiskFull):
+    if isinstance(error, LimitExceeded):
         return _parked(walls, plan_id, error.message)
+    if isinstance(error, DiskFull):
+        return _parked(walls, plan_id, f"{error.message} {_need(walls, plan_id)}".strip())
     if isinstance(error, OSError) and is_full(error):
         name = f" for {error.filename}" if error.filename else ""
-        return _parked(walls, plan_id, f"The disk has no room{name}: {error.strerror}.")
+        return _parked(walls, plan_id, f"The disk has no room{name}. {_need(walls, plan_id)}".strip())
     return None
+
+
+def _need(walls: Walls, plan_id: str) -> str:
+    """What the whole night takes of the disk, where the plan says so."""
+    night = walls.book.night(plan_id)
+    if night is None or night.plan.forecast is None:
+        return ""
+    return f"The night needs about {night.plan.forecast.disk_bytes} bytes in all; {walls.area.free_bytes()} are free."
 
 
 def _parked(walls: Walls, plan_id: str, reason: str) -> Parked:

@@ -93,12 +93,6 @@ class RangeView:
         was_killed = self.state.is_active and not self.is_active
         return self.entry.attempts + was_killed + (self.run.failed if self.run is not None else 0)
 
-    @property
-    def touched_at(self) -> datetime | None:
-        """The last instant at which a run of it may have changed anything."""
-        instants = [at for at in (self.entry.heartbeat_at, self.entry.finished_at) if at is not None]
-        return max(instants, default=None)
-
     def is_dead(self, now: datetime) -> bool:
         if self.run is None:
             return False
@@ -141,28 +135,22 @@ class NightView:
     """The ranges that this driver may start; empty: all."""
 
     @property
-    def touched_at(self) -> datetime | None:
-        """When a range last changed anything."""
-        return max((at for r in self.ranges if (at := r.touched_at) is not None), default=None)
+    def begun(self) -> int:
+        """Runs of all ranges that came to the book so far: nothing in the org changes without one more."""
+        return sum(r.entry.runs for r in self.ranges)
 
     @property
     def is_amended(self) -> bool:
         """A person ran a range after the verdict, or the proof that was missing then has come."""
-        verdict_at, measurement = self.night.verdict_at, self.night.measurement
-        if verdict_at is None:
+        if self.night.verdict is None:
             return False
-        is_proven_now = measurement is not None and not measurement.error and measurement.measured_at > verdict_at
-        return (self.touched_at is not None and self.touched_at > verdict_at) or (
-            self.night.verdict is Verdict.UNPROVEN and is_proven_now
-        )
+        return self.begun != self.night.verdict_runs or (self.night.verdict is Verdict.UNPROVEN and self.is_measured)
 
     @property
     def is_measured(self) -> bool:
-        """The org was measured after the last range finished."""
+        """The org was measured after the last run."""
         measurement = self.night.measurement
-        if measurement is None or measurement.error:
-            return False
-        return self.touched_at is None or measurement.measured_at >= self.touched_at
+        return measurement is not None and not measurement.error and self.begun == self.night.measured_runs
 
     @property
     def measure_tries(self) -> int:

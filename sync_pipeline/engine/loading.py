@@ -143,7 +143,7 @@ class Loader:
         tried = sum(part.rows for part in parts if part.round == newest)
         if left <= tried * CALM_SHARE:
             return policy.poll_seconds
-        return policy.poll_seconds_max * min(2**retries, STORM_PAUSES_MAX)
+        return policy.poll_seconds_max * min(1 << retries, STORM_PAUSES_MAX)
 
     def _check_cap(self) -> None:
         """Raises ``CapReached`` when so many rows are refused for good that something is wrong with all of them."""

@@ -16,6 +16,7 @@ from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.night import Measurement, NightEntry, RangeEntry
 from sync_pipeline.domain.plan import Plan, new_plan_id
 from sync_pipeline.engine.budget import check_before_start
+from sync_pipeline.engine.certificate import issue
 from sync_pipeline.engine.deciding import (
     Action,
     Conclude,
@@ -47,7 +48,7 @@ LETTING_GO_SECONDS = 60.0
 """How long an older night's processes may take to hear that it was stopped."""
 TURN_SECONDS = 0.5
 """How often the driving loop looks when nothing has ended."""
-IDLE_SECONDS = 10.0
+IDLE_SECONDS = 5.0
 """How often it looks while it only waits for a time of day."""
 NIGHTS_KEPT = 10_000
 """More nights than a book ever holds."""
@@ -90,7 +91,7 @@ def open_night(
         if newest is not None and newest.verdict is None:
             _abandon(walls, newest, say)
         _end_jobs_of_earlier_nights(walls)
-        write_groups(groups, walls.area.night_folder(plan_id))
+        write_groups(groups, walls.area.night_folder(plan_id), disk=walls.disk)
         # A run of the last night that begins at this instant is either seen here, or sees the new night and refuses.
         walls.book.open_night(plan, check=lambda: check_idle(walls, newest) if newest is not None else None)
         walls.meter.belongs_to(plan_id)
@@ -151,9 +152,9 @@ def _abandon(walls: Walls, night: NightEntry, say: Callable[[str], None]) -> Non
     left = sum((e.counts.expected - e.counts.succeeded for e in entries if e.state is not RangeState.DONE), 0)
     unfinished = sum(e.state is not RangeState.DONE for e in entries)
     reason = f"{unfinished} ranges unfinished, {left} rows left"
-    walls.book.record_verdict(
-        night.plan_id, Verdict.ABANDONED, reasons=(reason,), seconds=(walls.now() - night.opened_at).total_seconds()
-    )
+    seconds = (walls.now() - night.opened_at).total_seconds()
+    issue(walls, night, Verdict.ABANDONED, reasons=(reason,), seconds=seconds)
+    walls.book.record_verdict(night.plan_id, Verdict.ABANDONED, reasons=(reason,), seconds=seconds)
     say(f"Night {night.plan_id} is abandoned: {reason}.")
 
 
@@ -254,6 +255,7 @@ def apply(walls: Walls, view: NightView, action: Action) -> bool:
                     walls.meter.flush()
                     # What an amended night took was told by its first verdict; the hours in between are not its.
                     seconds = view.night.seconds or (walls.now() - view.night.opened_at).total_seconds()
+                    issue(walls, view.night, verdict, reasons=reasons, seconds=seconds)
                     walls.book.record_verdict(plan_id, verdict, reasons=reasons, seconds=seconds)
             case Launch() | Measure() | ReportDead():
                 raise StateError(f"{action} has no side in the book.")
@@ -299,7 +301,9 @@ def drive(
             _Driver(walls, night.plan_id, lanes, heartbeat, only, wait_for_headroom, on_event, on_tick).run()
         except BaseException as error:
             walls.interruption.interrupt(str(error) or type(error).__name__)
-            raise
+            # A stop of the night ends it in an orderly way, whoever heard of it first: this loop or a lane.
+            if not isinstance(error, Stopped) or not walls.book.is_stopped(night.plan_id):
+                raise
         finally:
             lanes.close()
     return _night(walls, night.plan_id)

@@ -234,10 +234,12 @@ def _end_badly(walls: Walls, plan_id: str, partition: str, error: BaseException)
         log.warning("range %s ended (%s), which could not be written down: %s", partition, reason, failure.message)
 
 
-def release_jobs(walls: Walls, plan_id: str, partition: str | None = None) -> int:
+def release_jobs(
+    walls: Walls, plan_id: str, partition: str | None = None, *, seconds: float = RELEASE_SECONDS
+) -> int:
     """Aborts own jobs that are still open, side by side, and returns how many were.
 
-    Returns within ``RELEASE_SECONDS``; a job whose abortion did not get through by then is adopted later. What the jobs
+    Returns within so many ``seconds``; a job whose abortion did not get through by then is adopted later. What the jobs
     saved is read when their ranges go on.
     """
     entries = [
@@ -249,7 +251,7 @@ def release_jobs(walls: Walls, plan_id: str, partition: str | None = None) -> in
     answers: queue.SimpleQueue[tuple[JobEntry, IngestJob | None]] = queue.SimpleQueue()
     for entry in entries:
         left.put(entry)
-    deadline = time.monotonic() + RELEASE_SECONDS
+    deadline = time.monotonic() + seconds
     for number in range(min(RELEASE_THREADS, len(entries))):
         # Daemons, because one that hangs in a request must not keep the process from ending.
         threading.Thread(
@@ -260,7 +262,7 @@ def release_jobs(walls: Walls, plan_id: str, partition: str | None = None) -> in
         try:
             entry, job = answers.get(timeout=max(deadline - time.monotonic(), 0.0))
         except queue.Empty:
-            log.warning("some jobs could not be aborted in %.0f s and are adopted later", RELEASE_SECONDS)
+            log.warning("some jobs could not be aborted in %.0f s and are adopted later", seconds)
             break
         if job is not None:
             walls.book.job_seen(entry.intent, job)

@@ -13,6 +13,7 @@ from sync_pipeline.domain.errors import Stopped
 from sync_pipeline.domain.mapping import Mapping
 from sync_pipeline.domain.plan import OrgIdentity
 from sync_pipeline.domain.policy import Policy
+from sync_pipeline.domain.secret import Secret
 from sync_pipeline.engine.meter import Meter
 from sync_pipeline.salesforce.bulk import Bulk
 from sync_pipeline.salesforce.data_cloud import DataCloud
@@ -92,6 +93,8 @@ class Walls:
     slots: Slots
     meter: Meter
     disk: Disk = field(default_factory=Disk)
+    certificate_keys: tuple[Secret, ...] = ()
+    """The first one signs; the signatures of all are good."""
     now: Callable[[], datetime] = field(default=utc_now)
     clock: Callable[[], float] = field(default=time.monotonic)
 

@@ -124,18 +124,19 @@ class Bulk:
 
     def create(self) -> IngestJob:
         """A new job in state Open. Sent once: when the answer may be lost, ``WireError``, and a job may be left over."""
+        return self._create({"operation": "upsert", "externalIdFieldName": self._key})
+
+    def create_deletion(self) -> IngestJob:
+        """As ``create``, a job that deletes the records whose ids are uploaded (header ``Id``) into the recycle bin."""
+        return self._create({"operation": "delete"})
+
+    def _create(self, what: dict[str, str]) -> IngestJob:
+        form = {"contentType": "CSV", "columnDelimiter": "COMMA", "lineEnding": "LF"}
         return self._session.send(
             "POST",
             "/jobs/ingest",
             endpoint="ingest create",
-            json={
-                "object": self._object,
-                "operation": "upsert",
-                "externalIdFieldName": self._key,
-                "contentType": "CSV",
-                "columnDelimiter": "COMMA",
-                "lineEnding": "LF",
-            },
+            json={"object": self._object, **what, **form},
             repeat=False,
             read=_read_job,
         )
@@ -225,6 +226,14 @@ class Bulk:
     def unprocessed(self, job_id: str) -> Iterator[pl.DataFrame]:
         """Rows the job never came to: ``key``."""
         yield from self._results(job_id, "unprocessedrecords", {"key": self._key})
+
+    def deleted(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Records that a deletion took away: ``id``."""
+        yield from self._results(job_id, "successfulResults", {"id": "sf__Id"})
+
+    def not_deleted(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Records that a deletion was refused for: ``id`` and ``error``."""
+        yield from self._results(job_id, "failedResults", {"id": "Id", "error": "sf__Error"})
 
     def _results(self, job_id: str, name: str, wanted: dict[str, str]) -> Iterator[pl.DataFrame]:
         with self._spooled() as file:

@@ -235,6 +235,11 @@ class Session:
         return self._core_token()[0].user_id
 
     @property
+    def api_version(self) -> str:
+        """Version of every call to the core host, like ``66.0``."""
+        return self._version_root.rpartition("v")[2]
+
+    @property
     def instance_url(self) -> str:
         return self._core_token()[0].instance_url
 

@@ -410,7 +410,7 @@ def _struck(job: Job, kind: str, piece: pl.DataFrame) -> pl.Series | None:
     if "keys" in options:
         return keys.is_in([str(key) for key in options["keys"]])
     seed = random.Random(f"{options['seed']}/{kind}/{job.id}").randrange(2**32)
-    return keys.hash(seed=seed) < int(options["share"] * (2**64 - 1))
+    return keys.hash(seed=seed) <= min(int(options["share"] * 2**64), 2**64 - 1)
 
 
 # Result files

@@ -35,6 +35,8 @@ TURN_SECONDS_MAX: Final = 0.5
 COUNTS: Final = ("expected", "staged", "created", "updated", "failed", "unprocessed", "quarantined", "set_aside")
 OVER: Final = ("accounted", "dropped")
 BUSY: Final = (RangeState.READING, RangeState.LOADING)
+RUNS: Final = "(SELECT coalesce(sum(runs), 0) FROM range WHERE range.plan_id = night.plan_id)"
+"""In a statement on ``night``: the runs of all its ranges that have begun so far."""
 OPEN_PAUSE: Final = 0.02
 """Seconds between two tries to open a file that another process is just making."""
 
@@ -365,18 +367,23 @@ class Book:
             self._change_night(
                 book, plan_id,
                 "measure_tries = measure_tries + (measuring_since IS NOT NULL), measuring_since = ?, measure_seen_at = ?,"
-                " measure_run_id = ?",
+                f" measure_run_id = ?, measuring_runs = {RUNS}",
                 at := self._instant(), at, run_id,
             )  # fmt: skip
 
     def end_measure(self, plan_id: str) -> None:
         """The measurement has ended, however it did."""
-        self._set_night(plan_id, "measuring_since = NULL, measure_seen_at = ?", self._instant())
+        self._set_night(plan_id, "measuring_since = NULL, measuring_runs = NULL, measure_seen_at = ?", self._instant())
 
     def record_measurement(self, plan_id: str, measurement: Measurement) -> None:
         document = _document(measurement)
         with self._transaction() as book:
-            self._change_night(book, plan_id, "measurement = ?, measure_tries = 0", document)
+            self._change_night(
+                book,
+                plan_id,
+                f"measurement = ?, measure_tries = 0, measured_runs = coalesce(measuring_runs, {RUNS})",
+                document,
+            )
             book.execute(
                 "INSERT INTO measurement (plan_id, recorded_at, measurement) VALUES (?, ?, ?)",
                 (plan_id, self._instant(), document),
@@ -397,7 +404,7 @@ class Book:
         with self._transaction() as book:
             self._change_night(
                 book, plan_id,
-                "verdict = ?, verdict_at = ?, verdict_reasons = ?, seconds = ?, measure_tries = 0",
+                f"verdict = ?, verdict_at = ?, verdict_reasons = ?, verdict_runs = {RUNS}, seconds = ?, measure_tries = 0",
                 verdict, self._instant(), document, seconds,
             )  # fmt: skip
             book.execute(
@@ -407,7 +414,7 @@ class Book:
 
     def clear_verdict(self, plan_id: str) -> None:
         """The night is open again; the history keeps its verdict."""
-        self._set_night(plan_id, "verdict = NULL, verdict_at = NULL, verdict_reasons = '[]'")
+        self._set_night(plan_id, "verdict = NULL, verdict_at = NULL, verdict_reasons = '[]', verdict_runs = NULL")
 
     def verdicts(self, plan_id: str) -> list[tuple[datetime, Verdict, tuple[str, ...]]]:
         """Every verdict the night ever had, oldest first."""
@@ -416,6 +423,22 @@ class Book:
             (datetime.fromisoformat(row["recorded_at"]), Verdict(row["verdict"]), tuple(json.loads(row["reasons"])))
             for row in rows
         ]
+
+    # Certificates
+
+    def certificate_head(self) -> tuple[int, str] | None:
+        """Number and hash of the newest certificate that was issued; ``None`` before the first."""
+        rows = self._rows("SELECT value FROM fact WHERE name = 'certificate'")
+        number, sha256 = json.loads(rows[0]["value"]) if rows else (0, "")
+        return (number, sha256) if rows else None
+
+    def record_certificate(self, number: int, sha256: str) -> None:
+        """A certificate was issued: whoever takes it away or writes it anew must change the book as well."""
+        with self._transaction() as book:
+            book.execute(
+                "INSERT INTO fact VALUES ('certificate', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (json.dumps([number, sha256]),),
+            )
 
     # Conditions somebody is told of
 
@@ -598,7 +621,9 @@ def _night(row: sqlite3.Row) -> NightEntry:
         verdict=Verdict(row["verdict"]) if row["verdict"] is not None else None,
         verdict_at=_instant_of(row["verdict_at"]),
         verdict_reasons=tuple(json.loads(row["verdict_reasons"])),
+        verdict_runs=row["verdict_runs"],
         measurement=_measurement(row["measurement"]) if row["measurement"] is not None else None,
+        measured_runs=row["measured_runs"],
         measure_tries=row["measure_tries"],
         measuring_since=_instant_of(row["measuring_since"]),
         measure_seen_at=_instant_of(row["measure_seen_at"]),

@@ -6,8 +6,11 @@ import csv
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
+from sync_pipeline.simulated_org.app import OrgTransport
+from sync_pipeline.simulated_org.state import Org
 from sync_pipeline_tests.cli.conftest import Run
 
 COUNTS = ("expected", "staged", "succeeded", "created", "updated", "failed", "unprocessed", "quarantined")
@@ -60,6 +63,12 @@ def test_progress_goes_to_stderr_and_no_colour_codes_go_into_pipes(run: Run) -> 
     assert "saved" in ran.err
 
 
+def test_sync_says_where_its_state_is(run: Run, home: Path) -> None:
+    run("org", "seed", "--rows", "200")
+
+    assert f"state: {home}" in run("sync").err
+
+
 def test_quiet_says_nothing_on_the_way(run: Run) -> None:
     run("org", "seed", "--rows", "200")
 
@@ -90,6 +99,54 @@ def test_an_unknown_range_is_refused_with_the_ranges_there_are(run: Run) -> None
     assert ran.code == 2
     assert "has no range nowhere-00000000" in ran.err
     assert known in ran.err
+
+
+def test_an_unknown_range_of_a_fresh_night_is_refused_before_the_unfinished_one_is_given_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNC_ROWS_PER_RANGE", "60")
+    run("org", "seed", "--rows", "200")
+    unfinished = run("sync", "--range", _first_range(run), "--json").document
+
+    ran = run("sync", "--range", "nowhere-00000000", "--fresh")
+
+    after = run("status", "--json").document
+    assert ran.code == 2
+    assert "has no range nowhere-00000000" in ran.err
+    assert (after["plan_id"], after["verdict"]) == (unfinished["plan_id"], None)
+
+
+def test_a_fresh_night_of_one_range_gives_the_unfinished_one_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNC_ROWS_PER_RANGE", "60")
+    run("org", "seed", "--rows", "200")
+    first = _first_range(run)
+    unfinished = run("sync", "--range", first, "--json")
+
+    fresh = run("sync", "--range", first, "--fresh", "--json")
+
+    assert (unfinished.code, fresh.code) == (1, 1)
+    assert fresh.document["plan_id"] > unfinished.document["plan_id"]
+    assert [row["state"] for row in fresh.document["ranges"]] == ["done", "planned", "planned"]
+
+
+def _first_range(run: Run) -> str:
+    partition: str = run("plan", "--json").document["ranges"][0]["partition"]
+    return partition
+
+
+def test_a_range_that_fails_after_the_verdict_ends_with_1_and_not_with_the_old_verdict(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNC_ROWS_PER_RANGE", "100")
+    run("org", "seed", "--rows", "200")
+    partition = run("sync", "--json").document["ranges"][0]["partition"]
+    run("org", "fault", "add", "answer", "endpoint=create", "status=400", "code=INVALIDJOB")
+
+    ran = run("sync", "--range", partition)
+
+    assert ran.code == 1
+    assert "Reconciled" not in ran.out
+    assert f"range {partition} is failed" in ran.out
 
 
 def test_an_empty_source_is_a_reconciled_night_of_no_rows(run: Run) -> None:
@@ -178,6 +235,34 @@ def test_reconcile_before_the_first_night_finds_every_row_missing(run: Run) -> N
     assert (ran.code, ran.document["state"], ran.document["totals"]["missing"]) == (1, "drift", 200)
 
 
+PUBLIC = {"plan_id", "org", "verdict", "state", "totals", "api_calls", "seconds", "ranges"}
+MEASURED = {"present", "missing", "different", "orphans"}
+
+
+@pytest.mark.parametrize("had_a_night", [False, True])
+def test_the_document_of_reconcile_has_one_shape_and_its_numbers_add_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch, had_a_night: bool
+) -> None:
+    monkeypatch.setenv("SYNC_ROWS_PER_RANGE", "60")
+    run("org", "seed", "--rows", "200")
+    if had_a_night:
+        run("sync")
+        run("org", "seed", "--next-night", "--change", "0.1", "--insert", "0.1")
+
+    document = run("reconcile", "--json").document
+
+    ranges, totals = document["ranges"], document["totals"]
+    assert document.keys() >= PUBLIC
+    assert all({"partition", "after", "through", "state", *COUNTS, *MEASURED} <= row.keys() for row in ranges)
+    assert {*COUNTS, *MEASURED} <= totals.keys()
+    for name in ("expected", *MEASURED):
+        assert sum(row[name] for row in ranges) == totals[name], name
+    assert totals["expected"] == (220 if had_a_night else 200)
+    assert totals["staged"] == (200 if had_a_night else None)
+    assert {row["state"] for row in ranges} == ({"equal"} if had_a_night else {"drift"})
+    assert (ranges[0]["after"], ranges[-1]["through"]) == (None, None)
+
+
 def test_reconcile_writes_nothing(run: Run) -> None:
     run("org", "seed", "--rows", "200")
     run("sync")
@@ -210,6 +295,36 @@ def test_doctor_ticks_everything_of_a_seeded_simulated_org(run: Run) -> None:
         assert name in ran.out
 
 
+def test_doctor_and_plan_name_others_who_load_the_target(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("org", "seed", "--rows", "200")
+    run("sync")
+    job_id = _job_of_somebody(home / "simulated_org")
+
+    examined, planned = run("doctor"), run("plan")
+    monkeypatch.setenv("SYNC_OTHER_LOADS", "refuse")
+    refused = [run("plan"), run("sync")]
+
+    assert (examined.code, job_id in examined.out) == (1, True)
+    assert (planned.code, job_id in planned.out) == (0, True)
+    assert [(ran.code, job_id in ran.err, "SYNC_OTHER_LOADS" in ran.err) for ran in refused] == [(1, True, True)] * 2
+
+
+def _job_of_somebody(folder: Path) -> str:
+    """An ingest job that a person of the org has just created."""
+    door = OrgTransport(folder)
+    with httpx.Client(transport=door, base_url="https://embedded.invalid") as client:
+        login = {"grant_type": "client_credentials", "client_id": "simulated", "client_secret": "simulated"}
+        token = client.post("/services/oauth2/token", data=login).json()["access_token"]
+        job = {"object": "Opportunity", "operation": "upsert", "externalIdFieldName": "External_ID__c"}
+        made = client.post(
+            "/services/data/v66.0/jobs/ingest", json=job, headers={"Authorization": f"Bearer {token}"}
+        ).json()
+    with door.org.write() as connection:
+        connection.execute("UPDATE job SET created_by = ? WHERE id = ?", (door.org.admin_id, made["id"]))
+    door.org.close()
+    return str(made["id"])
+
+
 # single rows
 
 
@@ -238,7 +353,7 @@ def test_rejects_of_a_clean_night_are_a_header_alone(run: Run, tmp_path: Path) -
 
     ran = run("rejects", "--csv", str(tmp_path / "rejects.csv"))
 
-    rows = list(csv.reader((tmp_path / "rejects.csv").open(newline="")))
+    rows = list(csv.reader((tmp_path / "rejects.csv").read_text().splitlines()))
     assert ran.code == 0
     assert rows == [
         "key outcome code message column ExternalId__c Name__c StageName__c Amount__c CloseDate__c Account__c".split()
@@ -283,6 +398,60 @@ def test_restart_all_does_every_range_of_a_finished_night_again(run: Run) -> Non
     ran = run("restart", "--all", "--json")
 
     assert (ran.code, ran.document["totals"]["updated"]) == (0, 200)
+
+
+def test_restart_runs_the_ranges_that_were_given_up_and_no_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNC_ROWS_PER_RANGE", "60")
+    monkeypatch.setenv("SYNC_RANGE_ATTEMPTS", "1")
+    monkeypatch.setenv("SYNC_LANES", "1")
+    run("org", "seed", "--rows", "200")
+    run("org", "fault", "add", "answer", "endpoint=create", "status=400", "code=INVALIDJOB", "times=1")
+    failed = run("sync", "--json")
+
+    again = run("restart", "--failed", "--json")
+
+    assert (failed.code, failed.document["verdict"]) == (1, "not reconciled")
+    assert [row["state"] for row in failed.document["ranges"]] == ["given up", "done", "done"]
+    assert (again.code, again.document["verdict"]) == (0, "reconciled")
+    assert again.document["plan_id"] == failed.document["plan_id"]
+    assert again.document["totals"]["created"] == 200
+
+
+def test_restart_of_one_range_that_is_done_sends_that_one_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNC_ROWS_PER_RANGE", "60")
+    run("org", "seed", "--rows", "200")
+    ranges = run("sync", "--json").document["ranges"]
+
+    ran = run("restart", "--range", ranges[2]["partition"], "--json")
+
+    assert ran.code == 0
+    assert [(row["created"], row["updated"] > 0) for row in ran.document["ranges"]] == [
+        (ranges[0]["created"], False),
+        (ranges[1]["created"], False),
+        (0, True),
+    ]
+
+
+def test_a_parked_night_says_so_and_a_restart_tries_it_at_once(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("org", "seed", "--rows", "200")
+    org = Org(home / "simulated_org")
+    org.set_setting("api_used", 79_990)
+
+    parked, again = run("sync"), run("sync")
+    status = run("status", "--json").document
+    org.set_setting("api_used", None)
+    ended = run("restart")
+    org.close()
+
+    assert (parked.code, again.code, ended.code) == (1, 1, 0)
+    assert "Parked until" in parked.out and "sync-pipeline sync --wait" in parked.out
+    assert (status["state"], status["parked_reason"].split(".")[0]) == (
+        "parked",
+        again.out.split(" UTC: ")[1].split(".")[0],
+    )
+    assert "Reconciled" in ended.out
 
 
 # what a user can get wrong: one clear sentence, the next step, exit code 2, no traceback

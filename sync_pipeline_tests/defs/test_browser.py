@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from sync_pipeline_tests.defs.browser import CHROMIUM, browsing, dagster_dev, environment_of, sync_pipeline
+from sync_pipeline_tests.defs.browser import CHROMIUM, browsing
 from sync_pipeline_tests.engine.receivers import Web, serving
+from sync_pipeline_tests.running import dagster_dev, environment_of, sync_pipeline, until
 
 pytestmark = [
     pytest.mark.browser,
@@ -57,8 +56,9 @@ def test_a_person_sees_a_night_run_fail_its_check_be_told_and_recover(tmp_path: 
         assert night(environment)["verdict"] == "not reconciled"
         drifting = [found["partition"] for found in night(environment)["ranges"] if found["missing"]]
         assert catcher.titles == ["Night not reconciled, 1 check fails: simulated org"]
-        assert f"range {drifting[0]} is done: 1000 expected, 1000 staged, 1000 succeeded, 1 missing" in (
-            catcher.notes[0]["message"]
+        assert (
+            f"range {drifting[0]} is done: 1000 expected, 1000 staged, 1000 succeeded, 1 missing"
+            in (catcher.notes[0]["message"])
         )
         ui.open("assets/sync_reconciliation?view=checks&checkDetail=present_equals_expected")
         expect(ui.text("3000 rows belong in the org, 1 of them are missing")).to_be_visible()
@@ -83,11 +83,3 @@ def test_a_person_sees_a_night_run_fail_its_check_be_told_and_recover(tmp_path: 
 def night(environment: dict[str, str]) -> dict[str, object]:
     document: dict[str, object] = json.loads(sync_pipeline(environment, "status", "--json"))
     return document
-
-
-def until(holds: Callable[[], bool], *, seconds: float) -> None:
-    """Waits for what another process is about to do."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not in {seconds:g} s"
-        time.sleep(0.5)

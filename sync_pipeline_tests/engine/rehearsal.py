@@ -32,6 +32,7 @@ from sync_pipeline.simulated_org.seed import SOURCE, seed
 from sync_pipeline.simulated_org.source import source_rows
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.simulated_org.uploads import upload_file
+from sync_pipeline.staging.book import Book
 from sync_pipeline.staging.durable import Disk
 from sync_pipeline.staging.range_store import RangeStore
 from sync_pipeline.wiring import open_walls
@@ -194,7 +195,7 @@ class Rehearsal:
 
     def again(self, *, disk: Disk | None = None, before: Before = lambda request: None) -> Rehearsal:
         """Another process over the same SYNC_HOME and org, at the same time or later."""
-        return _opened(self.org, self.home, self.walls.policy, disk=disk, before=before)
+        return opened(self.org, self.home, self.walls.policy, disk=disk, before=before)
 
 
 @contextmanager
@@ -207,12 +208,22 @@ def rehearsal(
     in_org: float = 0.0,
     hot_parents: float = 0.0,
     accounts: int | None = None,
+    null_keys: int = 0,
+    duplicate_keys: int = 0,
     **policy: object,
 ) -> Iterator[Rehearsal]:
     """A fresh org of so many rows and a SYNC_HOME that was never used. ``policy`` changes ``QUICK``."""
     org = OrgTransport(folder / "org").org
-    seed(org, rows, in_org=in_org, hot_parents=hot_parents, accounts=accounts)
-    made = _opened(org, folder / "home", replace(QUICK, **policy), disk=disk, before=before)  # type: ignore[arg-type]
+    seed(
+        org,
+        rows,
+        in_org=in_org,
+        hot_parents=hot_parents,
+        accounts=accounts,
+        null_keys=null_keys,
+        duplicate_keys=duplicate_keys,
+    )
+    made = opened(org, folder / "home", replace(QUICK, **policy), disk=disk, before=before)  # type: ignore[arg-type]
     try:
         yield made
     finally:
@@ -220,17 +231,25 @@ def rehearsal(
         org.close()
 
 
-def _opened(org: Org, home: Path, policy: Policy, *, disk: Disk | None, before: Before) -> Rehearsal:
+def opened(
+    org: Org, home: Path, policy: Policy, *, disk: Disk | None = None, before: Before = lambda request: None
+) -> Rehearsal:
+    """One process over a SYNC_HOME and an org that are there already; its walls are closed by the caller."""
     waiting = Hurried(org)
     wire = Wire(OrgTransport(org.folder), before=before)
-    walls = open_walls(load_settings({"SYNC_HOME": str(home)}), interruption=waiting, transport=wire)
+    settings = replace(load_settings({"SYNC_HOME": str(home)}), policy=policy)
+    walls = open_walls(settings, interruption=waiting, transport=wire)
+    walls.book.close()
     began = datetime.now(UTC)
+
+    def now() -> datetime:
+        return began + timedelta(seconds=waiting.seconds)
+
     walls = replace(
         walls,
-        policy=policy,
         disk=disk or Disk(),
-        now=lambda: began + timedelta(seconds=waiting.seconds),
+        book=Book(walls.area.book_file, now=now),
+        now=now,
         clock=lambda: waiting.seconds,
-        slots=type(walls.slots).of(policy),
     )
     return Rehearsal(org, home, wire, waiting, walls)

@@ -212,8 +212,8 @@ def test_a_bad_verdict_is_one_note_with_checks_ranges_counts_and_the_next_step(
         "Rows: 20 expected, 20 staged, 20 succeeded, 20 created, 0 updated, 0 failed, 0 unprocessed, 0 quarantined.",
         "In the org, by values: 19 present, 1 missing, 0 different, 0 orphans.",
         (
-            "Next: find the cause with `sync-pipeline reconcile` and `sync-pipeline trace KEY`, then run the ranges again "
-            "with `sync-pipeline restart --range KEY`, or in Dagster."
+            "Next: find the cause with `sync-pipeline reconcile` and `sync-pipeline trace KEY`, then run again what fails "
+            f"with `sync-pipeline restart --range {A}`, or materialize it in Dagster."
         ),
     ]
 

@@ -89,6 +89,23 @@ def actions(seen: NightView) -> tuple[Action, ...]:
     return decide(seen).actions
 
 
+def measured(found: Measurement, *, runs: int = 0) -> NightEntry:
+    """A night that was measured when so many runs had begun."""
+    return replace(NIGHT, measurement=found, measured_runs=runs)
+
+
+def judged(verdict: Verdict, found: Measurement | None = EQUAL, *, runs: int = 0) -> NightEntry:
+    """A night that was measured and got its verdict when so many runs had begun."""
+    return replace(
+        NIGHT,
+        measurement=found,
+        measured_runs=runs if found else None,
+        verdict=verdict,
+        verdict_at=NOW,
+        verdict_runs=runs,
+    )
+
+
 DONE = (entry(A), entry(B))
 FRESH = (entry(A, RangeState.PLANNED), entry(B, RangeState.PLANNED))
 
@@ -113,8 +130,8 @@ def test_while_a_terminal_drives_the_night_the_sensor_only_tells() -> None:
         view(entry(A, RangeState.READING, run_id="run"), entry(B), run_a=run("started", 60)),
         view(entry(A, RangeState.FAILED), entry(B), run_a=run("canceled")),
         view(*DONE),
-        view(*DONE, night=replace(NIGHT, measurement=DRIFT)),
-        view(*DONE, night=replace(NIGHT, measurement=EQUAL)),
+        view(*DONE, night=measured(DRIFT)),
+        view(*DONE, night=measured(EQUAL)),
         view(*DONE, night=replace(NIGHT, measure_tries=3)),
         view(*FRESH, night=replace(NIGHT, parked_until=NOW)),
     ],
@@ -352,16 +369,18 @@ def test_a_measurement_that_goes_on_is_not_started_twice() -> None:
     assert decide(view(*DONE, is_measuring=True)).line == "2/2 done; measuring"
 
 
-def test_a_measurement_older_than_the_last_range_is_taken_again() -> None:
-    old = replace(NIGHT, measurement=replace(EQUAL, measured_at=NOW - timedelta(hours=1)))
+@pytest.mark.parametrize("state", [RangeState.DONE, RangeState.GIVEN_UP, RangeState.HELD])
+def test_the_org_is_measured_again_after_every_run_however_it_ended(state: RangeState) -> None:
+    seen = view(entry(A, state, runs=2), entry(B, runs=1))
 
-    assert actions(view(*DONE, night=old)) == (Measure(1),)
+    assert actions(replace(seen, night=measured(EQUAL, runs=2))) == (Measure(1),)
+    assert isinstance(actions(replace(seen, night=measured(EQUAL, runs=3)))[0], Conclude)
 
 
-def test_a_range_that_failed_after_the_measurement_is_measured_again_too() -> None:
-    tried_since = entry(A, RangeState.GIVEN_UP, heartbeat_at=NOW + MINUTE)
+def test_a_clock_that_was_set_back_does_not_make_a_measurement_stale() -> None:
+    ahead = entry(A, runs=1, finished_at=NOW + timedelta(hours=1), heartbeat_at=NOW + timedelta(hours=1))
 
-    assert actions(view(tried_since, entry(B), night=replace(NIGHT, measurement=EQUAL))) == (Measure(1),)
+    assert actions(view(ahead, entry(B), night=measured(EQUAL, runs=1))) == (Conclude(Verdict.RECONCILED, ()),)
 
 
 def test_a_measurement_that_failed_is_taken_again_after_a_rest() -> None:
@@ -395,7 +414,7 @@ def test_a_measure_run_whose_process_is_gone_is_reported() -> None:
 
 
 def test_a_measure_run_that_has_just_ended_its_work_has_not_died() -> None:
-    ended = replace(NIGHT, measurement=EQUAL, measure_seen_at=NOW - MINUTE, measure_run_id="run")
+    ended = replace(measured(EQUAL), measure_seen_at=NOW - MINUTE, measure_run_id="run")
 
     assert actions(view(*DONE, night=ended, measure_run=run("started", 10))) == (Conclude(Verdict.RECONCILED, ()),)
 
@@ -409,11 +428,11 @@ def test_a_measure_run_that_never_came_to_the_book_has_died_when_the_longest_log
 
 
 def test_a_night_that_is_equal_is_reconciled() -> None:
-    assert actions(view(*DONE, night=replace(NIGHT, measurement=EQUAL))) == (Conclude(Verdict.RECONCILED, ()),)
+    assert actions(view(*DONE, night=measured(EQUAL))) == (Conclude(Verdict.RECONCILED, ()),)
 
 
 def test_one_lost_row_is_repaired_first_and_told_when_repairs_are_used_up() -> None:
-    drifted = replace(NIGHT, measurement=DRIFT)
+    drifted = measured(DRIFT)
     tired = (entry(A, repairs=2), entry(B))
 
     assert actions(view(*DONE, night=drifted)) == (Repair((A,)),)
@@ -425,13 +444,13 @@ def test_one_lost_row_is_repaired_first_and_told_when_repairs_are_used_up() -> N
 def test_a_range_to_be_repaired_is_launched() -> None:
     drifting = entry(A, RangeState.DRIFTING, runs=1, repairs=1)
 
-    assert actions(view(drifting, entry(B), night=replace(NIGHT, measurement=DRIFT))) == (Launch(A, 2),)
+    assert actions(view(drifting, entry(B), night=measured(DRIFT))) == (Launch(A, 2),)
 
 
 # After the verdict
 
 
-ENDED = replace(NIGHT, measurement=DRIFT, verdict=Verdict.NOT_RECONCILED, verdict_at=NOW)
+ENDED = judged(Verdict.NOT_RECONCILED, DRIFT)
 
 
 @pytest.mark.parametrize(
@@ -443,76 +462,79 @@ def test_nothing_happens_after_the_verdict(ranges: tuple[RangeEntry, ...]) -> No
     assert decide(view(*ranges, night=ENDED)).line == "night is over: not reconciled"
 
 
-LATER = NOW + MINUTE
-
-
 def test_a_range_that_a_person_ran_is_measured_and_judged_anew() -> None:
-    again = (entry(A, finished_at=LATER, heartbeat_at=LATER), entry(B))
-    measured = replace(ENDED, measurement=replace(EQUAL, measured_at=LATER + MINUTE))
+    again = (entry(A, runs=1), entry(B))
+    measured_since = replace(ENDED, measurement=EQUAL, measured_runs=1)
 
     assert actions(view(*again, night=ENDED)) == (Measure(1),)
-    assert actions(view(*again, night=measured)) == (Conclude(Verdict.RECONCILED, ()),)
+    assert actions(view(*again, night=measured_since)) == (Conclude(Verdict.RECONCILED, ()),)
+    assert actions(view(*again, night=judged(Verdict.RECONCILED, runs=1))) == ()
 
 
 def test_a_run_that_failed_after_the_verdict_is_never_launched_again_and_spoils_the_verdict() -> None:
-    reconciled = replace(ENDED, measurement=EQUAL, verdict=Verdict.RECONCILED)
-    failed = entry(A, RangeState.FAILED, runs=2, attempts=1, heartbeat_at=LATER, error="no route")
-    measured = replace(reconciled, measurement=replace(EQUAL, measured_at=LATER + MINUTE))
-    judged = replace(measured, verdict=Verdict.NOT_RECONCILED, verdict_at=LATER + 2 * MINUTE)
+    failed = (entry(A, RangeState.FAILED, runs=1, attempts=1, heartbeat_at=ENDED_AT, error="no route"), entry(B))
+    reconciled = judged(Verdict.RECONCILED)
 
-    assert actions(view(failed, entry(B), night=reconciled)) == (Measure(1),)
-    assert actions(view(failed, entry(B), night=measured)) == (
+    assert actions(view(*failed, night=reconciled)) == (Measure(1),)
+    assert actions(view(*failed, night=replace(reconciled, measured_runs=1))) == (
         Conclude(Verdict.NOT_RECONCILED, (f"range {A} is failed: no route",)),
     )
-    assert actions(view(failed, entry(B), night=judged)) == ()
+    assert actions(view(*failed, night=judged(Verdict.NOT_RECONCILED, runs=1))) == ()
 
 
 def test_a_run_that_is_cancelled_after_the_verdict_is_held() -> None:
-    canceled = entry(A, RangeState.FAILED, runs=2, heartbeat_at=LATER)
+    canceled = entry(A, RangeState.FAILED, runs=1)
 
     assert actions(view(canceled, entry(B), night=ENDED, run_a=run("canceled"))) == (Hold(A),)
 
 
 def test_drift_after_the_verdict_is_told_and_not_repaired() -> None:
-    again = (entry(A, heartbeat_at=LATER), entry(B))
-    drifts = replace(ENDED, measurement=replace(DRIFT, measured_at=LATER + MINUTE))
+    again = (entry(A, runs=1), entry(B))
 
-    assert actions(view(*again, night=drifts)) == (
+    assert actions(view(*again, night=replace(ENDED, measured_runs=1))) == (
         Conclude(Verdict.NOT_RECONCILED, ("1 rows are missing in the org",)),
     )
 
 
 def test_a_person_who_runs_a_range_after_the_verdict_is_waited_for() -> None:
-    running = entry(A, RangeState.LOADING, runs=2, heartbeat_at=LATER)
+    running = entry(A, RangeState.LOADING, runs=1)
 
     assert actions(view(running, entry(B), night=ENDED, locked=(A,))) == ()
 
 
+def test_a_limit_after_the_verdict_parks_the_measurement() -> None:
+    parked = replace(ENDED, parked_until=NOW + MINUTE, parked_reason="no API calls left")
+    ranges = (entry(A, RangeState.PARKED, runs=1), entry(B))
+
+    assert actions(view(*ranges, night=parked)) == ()
+    assert actions(replace(view(*ranges, night=parked), now=NOW + MINUTE)) == (Measure(1),)
+
+
 def test_an_unproven_night_is_judged_when_its_proof_comes_later() -> None:
-    unproven = replace(NIGHT, verdict=Verdict.UNPROVEN, verdict_at=NOW, measurement=None)
-    proven = replace(unproven, measurement=replace(EQUAL, measured_at=LATER))
+    unproven = judged(Verdict.UNPROVEN, None)
 
     assert actions(view(*DONE, night=unproven)) == ()
-    assert actions(view(*DONE, night=proven)) == (Conclude(Verdict.RECONCILED, ()),)
+    assert actions(view(*DONE, night=replace(unproven, measurement=EQUAL, measured_runs=0))) == (
+        Conclude(Verdict.RECONCILED, ()),
+    )
 
 
 def test_a_measurement_by_hand_does_not_change_any_other_verdict() -> None:
-    reconciled = replace(NIGHT, verdict=Verdict.RECONCILED, verdict_at=NOW)
-    measured = replace(reconciled, measurement=replace(DRIFT, measured_at=LATER))
+    measured_by_hand = replace(judged(Verdict.RECONCILED), measurement=DRIFT)
 
-    assert actions(view(*DONE, night=measured)) == ()
+    assert actions(view(*DONE, night=measured_by_hand)) == ()
 
 
 def test_an_abandoned_night_stays_as_it_was_left() -> None:
-    abandoned = replace(NIGHT, verdict=Verdict.ABANDONED, verdict_at=NOW)
+    left = (entry(A, RangeState.FAILED, runs=2), entry(B, RangeState.PLANNED))
 
-    assert actions(view(entry(A, RangeState.FAILED, heartbeat_at=ENDED_AT), entry(B), night=abandoned)) == ()
+    assert actions(view(*left, night=judged(Verdict.ABANDONED, None, runs=2))) == ()
 
 
 # The verdict
 
 
-MEASURED = replace(NIGHT, measurement=EQUAL)
+MEASURED = measured(EQUAL)
 
 
 def test_rejects_keep_a_night_from_being_clean_and_declared_rules_do_not() -> None:
@@ -588,6 +610,7 @@ RUNS = st.none() | st.builds(
     measurement=st.sampled_from([None, EQUAL, DRIFT]),
     stopped=st.booleans(),
     verdict=st.none() | st.sampled_from(list(Verdict)),
+    measured_runs=st.sampled_from([0, 1]),
     only=st.sampled_from([frozenset[str](), frozenset({A})]),
 )
 def test_whatever_a_night_looks_like_some_things_are_never_decided(
@@ -596,6 +619,7 @@ def test_whatever_a_night_looks_like_some_things_are_never_decided(
     measurement: Measurement | None,
     stopped: bool,
     verdict: Verdict | None,
+    measured_runs: int,
     only: frozenset[str],
 ) -> None:
     ranges = tuple(
@@ -609,6 +633,8 @@ def test_whatever_a_night_looks_like_some_things_are_never_decided(
         stop_requested_at=NOW if stopped else None,
         verdict=verdict,
         verdict_at=None if verdict is None else NOW,
+        measured_runs=measured_runs,
+        verdict_runs=0,
     )
 
     decision = decide(NightView(night=night, ranges=ranges, policy=Policy(), now=NOW, only=only))
@@ -696,7 +722,9 @@ class Night:
                 for partition in partitions:
                     self.change(partition, state=RangeState.DRIFTING, repairs=self.entries[partition].repairs + 1)
             case Conclude(verdict, reasons):
-                self.night = replace(self.night, verdict=verdict, verdict_at=self.now, verdict_reasons=reasons)
+                self.night = replace(
+                    self.night, verdict=verdict, verdict_at=self.now, verdict_reasons=reasons, verdict_runs=self.begun
+                )
             case ReportDead():
                 raise AssertionError("nobody reports runs to this night")
 
@@ -721,18 +749,25 @@ class Night:
         self.now += SECOND
         match self.luck("fails", "parked", "drift"):
             case "well":
-                self.night = replace(self.night, measurement=self.measured(EQUAL), measure_tries=0, parked_until=None)
+                self.found(EQUAL)
             case "drift":
-                self.night = replace(self.night, measurement=self.measured(DRIFT), measure_tries=0, parked_until=None)
+                self.found(DRIFT)
             case "fails":
                 self.night = replace(self.night, measure_tries=self.night.measure_tries + 1)
             case "parked":
                 self.park()
         self.night = replace(self.night, measure_seen_at=seen_at)
 
-    def measured(self, found: Measurement) -> Measurement:
+    @property
+    def begun(self) -> int:
+        return sum(e.runs for e in self.entries.values())
+
+    def found(self, found: Measurement) -> None:
         saved = sum(e.counts.succeeded for e in self.entries.values())
-        return replace(found, measured_at=self.now, expected=saved)
+        self.night = replace(
+            self.night, measurement=replace(found, expected=saved), measured_runs=self.begun,
+            measure_tries=0, parked_until=None,
+        )  # fmt: skip
 
     def park(self) -> None:
         self.night = replace(self.night, parked_until=self.now + 10 * MINUTE)

@@ -507,5 +507,5 @@ def _all_parts(r: Rehearsal) -> list[UploadPart]:
 
 def _drift(r: Rehearsal, *keys: str) -> None:
     """What a measurement would have put aside for the repair."""
-    frame = pl.DataFrame({"key": keys, "partition": [r.partitions[0]] * len(keys)})
+    frame = pl.DataFrame({"key": keys}).with_columns(partition=pl.lit(r.partitions[0]), finding=pl.lit("missing"))
     frame.write_parquet(r.walls.area.night_folder(r.night.plan_id) / DRIFT_FILE)

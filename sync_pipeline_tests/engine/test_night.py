@@ -34,6 +34,7 @@ from sync_pipeline.engine.night import (
 from sync_pipeline.engine.presence import presences
 from sync_pipeline.settings import load_settings
 from sync_pipeline.simulated_org.app import OrgTransport
+from sync_pipeline.simulated_org.faults import clear_faults
 from sync_pipeline.simulated_org.seed import next_night, seed
 from sync_pipeline.wiring import open_walls
 from sync_pipeline_tests.engine.rehearsal import Rehearsal, rehearsal
@@ -122,10 +123,7 @@ def test_only_a_person_lifts_a_stop(small: Rehearsal) -> None:
 
     assert by_schedule.plan_id == by_person.plan_id == night.plan_id
     assert by_schedule.stop_requested_at is not None and by_person.stop_requested_at is None
-    assert said == [
-        f"Night {night.plan_id} of {night.plan.org} was stopped and stays so: only a person lifts a stop, by "
-        "`sync-pipeline restart` or the job `restart_ranges`."
-    ]
+    assert said[0].startswith(f"Night {night.plan_id} of {night.plan.org} was stopped and stays so")
 
 
 def test_a_stop_is_not_lifted_under_somebody_who_still_works(small: Rehearsal) -> None:
@@ -251,13 +249,11 @@ def test_rows_of_old_nights_are_cleared_away_when_a_new_one_opens(small: Rehears
 # Others in the org
 
 
-def load_of_somebody(r: Rehearsal, *, user_id: str = "", state: str = "InProgress") -> str:
+def load_of_somebody(r: Rehearsal, *, user_id: str = "") -> str:
     """An ingest job on the target that no night of ours made."""
     job_id = r.walls.bulk.create().id
     with r.org.write() as connection:
-        connection.execute(
-            "UPDATE job SET created_by = ?, state = ? WHERE id = ?", (user_id or r.org.admin_id, state, job_id)
-        )
+        connection.execute("UPDATE job SET created_by = ? WHERE id = ?", (user_id or r.org.admin_id, job_id))
     return job_id
 
 
@@ -267,7 +263,7 @@ def test_others_who_load_the_target_are_named_in_the_plan(small: Rehearsal) -> N
 
     night = open_night(small.walls, say=said.append)
 
-    told = f"Ingest job {job_id} (upsert, InProgress, by {small.org.admin_id}) loads Opportunity too."
+    told = f"Ingest job {job_id} (upsert, Open, by {small.org.admin_id}) loads Opportunity too."
     assert told in night.plan.notes
     assert told in said
 
@@ -286,7 +282,7 @@ def test_a_night_does_not_begin_beside_them_when_the_settings_say_so(tmp_path: P
 
 def test_a_job_whose_create_answer_was_lost_is_nobody_elses(tmp_path: Path) -> None:
     with stage(tmp_path, other_loads=OtherLoads.REFUSE) as r:
-        load_of_somebody(r, user_id=r.org.user_id, state="Open")
+        load_of_somebody(r, user_id=r.org.user_id)
 
         assert opened(r).plan.notes == (
             "How long it will take is not known: no earlier night over this source has ended.",
@@ -374,7 +370,7 @@ def test_ranges_that_were_not_asked_for_are_left_alone_and_the_night_stays_open(
 
 def test_an_interrupted_drive_ends_its_jobs_and_the_next_one_goes_on(small: Rehearsal) -> None:
     opened(small)
-    small.org.set_setting("job_polls", 1_000_000)
+    small.fault("job_stuck")
 
     def interrupt(request: httpx.Request) -> None:
         if request.method == "GET" and "/jobs/ingest/" in request.url.path:
@@ -383,21 +379,22 @@ def test_an_interrupted_drive_ends_its_jobs_and_the_next_one_goes_on(small: Rehe
     small.wire.before = interrupt
     with pytest.raises(Stopped, match="Ctrl-C came"):
         driven(small)
-    left_open = small.open_jobs()
+    aborted = [job.state for job in small.org_jobs()]
     attempts = [e.attempts for e in small.walls.book.ranges(small.night.plan_id)]
-    small.org.set_setting("job_polls", None)
+    clear_faults(small.org)
     again = small.again()
 
     night = drive(again.walls, again.night, on_event=lambda line: None)
 
-    assert (left_open, attempts) == ([], [0, 0, 0])
+    assert aborted and set(aborted) == {"Aborted"}
+    assert attempts == [0, 0, 0]
     assert night.verdict is Verdict.RECONCILED
     assert small.is_equal()
 
 
 def test_a_stop_from_elsewhere_ends_a_drive_and_nothing_is_launched_after_it(small: Rehearsal) -> None:
     opened(small)
-    small.org.set_setting("job_polls", 1_000_000)
+    small.fault("job_stuck")
     elsewhere = small.again()
     stopped = threading.Event()
 
@@ -407,12 +404,12 @@ def test_a_stop_from_elsewhere_ends_a_drive_and_nothing_is_launched_after_it(sma
             request_stop(elsewhere.walls.book)
 
     small.wire.before = stop_it
-    with pytest.raises(Stopped, match="stop` was called"):
-        driven(small)
+    driven(small)
     requests = len(small.wire.requests)
     night = drive(small.again().walls, small.night, on_event=lambda line: None)
 
-    assert (small.open_jobs(), night.verdict) == ([], None)
+    assert {job.state for job in small.org_jobs()} == {"Aborted"}
+    assert night.verdict is None
     assert night.stop_requested_at is not None
     assert len(small.wire.requests) == requests
 
@@ -456,15 +453,19 @@ def test_nothing_is_asked_of_the_org_while_a_night_is_parked(small: Rehearsal) -
     asked: list[int] = []
 
     def tell(line: str) -> None:
-        if "parked until" in line or "probing" in line:
-            asked.append(len(small.wire.requests))
         if "probing" in line:
+            asked.append(len(small.wire.requests))
             small.org.set_setting("api_used", 0)
+        elif "parked until" in line and not probed():
+            asked.append(len(small.wire.requests))
+
+    def probed() -> bool:
+        return small.org.setting("api_used") == 0
 
     driven(small, on_event=tell, wait_for_headroom=True)
 
-    # The last look before the pause and the first after it saw the same number of requests.
-    assert len(asked) >= 2 and asked[-2] == asked[-1]
+    assert len(asked) >= 2
+    assert len(set(asked)) == 1
 
 
 def test_one_range_that_was_asked_for_waits_for_headroom_and_ends(small: Rehearsal) -> None:
@@ -554,7 +555,7 @@ def test_the_calls_of_a_measurement_are_counted_in_the_night(small: Rehearsal) -
 def test_jobs_of_ranges_that_were_given_up_are_ended_before_the_org_is_measured(small: Rehearsal) -> None:
     small.run(0)
     small.run(1)
-    small.org.set_setting("job_polls", 1_000_000)
+    small.fault("job_stuck")
 
     def cut(request: httpx.Request) -> None:
         if request.method == "GET" and "/jobs/ingest/" in request.url.path:

@@ -43,7 +43,7 @@ GOOD = {
 
 
 def source(*rows: dict[str, str | None]) -> pl.DataFrame:
-    return pl.DataFrame([{**GOOD, **row} for row in rows], schema={name: pl.String for name in GOOD})
+    return pl.DataFrame([{**GOOD, **row} for row in rows], schema=dict.fromkeys(GOOD, pl.String))
 
 
 def rules(*rows: dict[str, str | None]) -> list[tuple[int, str, str]]:
@@ -129,7 +129,9 @@ def test_what_the_target_cannot_hold_is_quarantined(row: dict[str, str | None], 
 
 
 def test_a_number_written_otherwise_is_the_same_number() -> None:
-    frame = convert(source({"Amount__c": "+1e2"}, {"Amount__c": "7.500000"}, {"Amount__c": ".5"}), MAPPING, TARGET).frame
+    frame = convert(
+        source({"Amount__c": "+1e2"}, {"Amount__c": "7.500000"}, {"Amount__c": ".5"}), MAPPING, TARGET
+    ).frame
     assert frame["Amount"].to_list() == [Decimal("100.00"), Decimal("7.50"), Decimal("0.50")]
 
 

@@ -109,6 +109,7 @@ def test_a_request_goes_to_the_instance_of_its_token_under_the_api_version() -> 
     assert str(request.url).startswith(f"{INSTANCE_URL}/services/data/v64.0/sobjects/X?")
     assert parse_qs(request.url.query.decode()) == {"q": ["a b&c='é'"]}
     assert (request.method, bearer(request), request.headers["x-more"]) == ("PATCH", access_token(1), "1")
+    assert wire.session.api_version == "64.0"
     assert request.headers["content-type"] == "application/json; charset=UTF-8"
     assert request.headers["accept"] == "application/json"
     assert body_of(request) == {"Name": "é"}
@@ -118,6 +119,15 @@ def test_a_request_goes_to_the_instance_of_its_token_under_the_api_version() -> 
 def test_the_api_version_is_a_number_of_its_own_form(version: str) -> None:
     with pytest.raises(SettingsError, match="SALESFORCE_API_VERSION"):
         Wire(never, api_version=version)
+
+
+def test_only_a_distant_org_is_asked_to_compress_its_answers() -> None:
+    wire = Wire(always(ok))
+    ask(wire)
+
+    assert wire.requests[0].headers["accept-encoding"] == "identity"
+    with Session(LOGIN) as distant:
+        assert distant._client.headers["accept-encoding"] == "gzip"
 
 
 def test_any_status_of_success_is_success() -> None:

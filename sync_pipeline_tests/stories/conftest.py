@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from sync_pipeline.engine.walls import Interruption, Walls
 from sync_pipeline.settings import load_settings
 from sync_pipeline.simulated_org.app import OrgTransport
 from sync_pipeline.simulated_org.faults import add_fault, clear_faults, parse_fault
+from sync_pipeline.simulated_org.ingest import SCHEMA as JOBS
 from sync_pipeline.simulated_org.objects import find_object
 from sync_pipeline.simulated_org.records import Records
 from sync_pipeline.simulated_org.seed import seed
@@ -27,7 +31,30 @@ from sync_pipeline.wiring import open_walls
 
 SOURCE = "ExtOpportunities__dlm"
 FIELDS = {"Name__c": "Name", "StageName__c": "StageName", "Amount__c": "Amount", "CloseDate__c": "CloseDate"}
+MOMENT = 0.02
+"""The longest that anybody really waits; seconds."""
 QUICK = {"SYNC_POLL_SECONDS": "0.01", "SYNC_POLL_SECONDS_MAX": "0.05", "SYNC_ROWS_PER_RANGE": "200"}
+
+class FastTime(Interruption):
+    """Time that passes as soon as somebody waits for it: pauses of minutes cost a moment, and clocks agree about them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._ahead = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        waited = min(seconds, MOMENT)
+        with self._lock:
+            self._ahead += seconds - waited
+        super().sleep(waited)
+
+    def clock(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self._ahead)
+
 
 Wrap = Callable[[httpx.BaseTransport], httpx.BaseTransport]
 
@@ -62,6 +89,7 @@ class Bank:
 
     def __post_init__(self) -> None:
         self.org = Org(self.folder / "org")
+        self.org.schema(JOBS)
 
     def fault(self, *texts: str) -> None:
         for text in texts:
@@ -70,19 +98,24 @@ class Bank:
     def no_faults(self) -> None:
         clear_faults(self.org)
 
-    def walls(self, *, wrap: Wrap | None = None, interruption: Interruption | None = None, **variables: str) -> Walls:
+    def walls(self, *, wrap: Wrap | None = None, **variables: str) -> Walls:
         settings = load_settings({"SYNC_HOME": str(self.folder / "home"), **QUICK, **self.variables, **variables})
         transport: httpx.BaseTransport = OrgTransport(self.org.folder)
-        return open_walls(settings, transport=transport if wrap is None else wrap(transport), interruption=interruption)
+        fast = FastTime()
+        walls = open_walls(settings, transport=transport if wrap is None else wrap(transport), interruption=fast)
+        return replace(walls, now=fast.now, clock=fast.clock)
 
-    def night(self, *, wrap: Wrap | None = None, fresh: bool = False, **variables: str) -> Ended:
-        """Runs a night as ``sync`` does, until its verdict, a stop or a parking."""
-        walls = self.walls(wrap=wrap, **variables)
+    def night(self, *, wrap: Wrap | None = None, wait: bool = False, **variables: str) -> Ended:
+        """Runs a night as ``sync`` does, until its verdict, a stop or a parking, which ``wait`` sits out."""
+        return self.run(self.walls(wrap=wrap, **variables), wait=wait)
+
+    def run(self, walls: Walls, *, wait: bool = False) -> Ended:
+        """Runs a night with these walls and closes them."""
         events: list[str] = []
         try:
             with walls.area.lock_driver():
-                opened = open_night(walls, fresh=fresh, rearm=True, say=events.append)
-                night = drive(walls, opened, on_event=events.append)
+                opened = open_night(walls, rearm=True, say=events.append)
+                night = drive(walls, opened, wait_for_headroom=wait, on_event=events.append)
                 return Ended(night, walls.book.ranges(night.plan_id), events)
         finally:
             walls.close()
@@ -135,8 +168,10 @@ class Bank:
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Iterator[Bank]:
-    """600 rows in three ranges."""
+    """600 rows in three ranges, each read in some pages."""
     found = Bank(tmp_path)
     seed(found.org, 600)
+    found.org.set_setting("adaptive_rows", 10)
+    found.org.set_setting("page_bytes", 8_000)
     yield found
     found.org.close()
