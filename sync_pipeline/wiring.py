@@ -113,6 +113,7 @@ def open_walls(
         on_call=meter.count,
         sleep=interruption.sleep,
     )
+    interruption.cuts(session.cut)
     try:
         soql = Soql(session, mapping)
         org = identify(settings, session, soql, home) if log_in else _last_known(settings, home)

@@ -18,7 +18,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 STARTED_WITHIN_SECONDS = 90.0
 ENDED_WITHIN_SECONDS = 15.0
-OURS = ("SYNC_", "SALESFORCE_", "DATA_CLOUD_", "DAGSTER")
+OURS = ("SYNC_", "SALESFORCE_", "DATA_CLOUD_", "DAGSTER", "PYTHONDONTWRITEBYTECODE")
+"""Beginnings of variables that are not passed on; the last would have each process compile everything anew."""
 
 
 def environment_of(folder: Path, **settings: str) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sync_pipeline.cli.progress import totals
 from sync_pipeline.cli.terminal import Cell, Terminal, duration, printable
@@ -12,6 +13,8 @@ from sync_pipeline.domain.night import Measurement, NightEntry, RangeEntry
 
 SAMPLE_SHOWN = 5
 """Rows that differ, shown under the measurement."""
+VALUES_SHOWN = 12
+"""Values of the field by which both sides are counted."""
 
 HEAD = (
     "range", "expected", "staged", "succeeded", "created", "updated", "failed", "unprocessed", "quarantined", "state",
@@ -49,12 +52,31 @@ def show_measurement(terminal: Terminal, measurement: Measurement | None) -> Non
         "orphans": measurement.orphans,
     }
     parts = [f"{name} {'not measured' if rows is None else f'{rows:,}'}" for name, rows in found.items()]
-    if measurement.changed_since:
-        parts.append(f"changed since {measurement.changed_since:,}")
+    more = {"doubled": measurement.doubled, "changed since": measurement.changed_since, "fresh": measurement.fresh}
+    parts += [f"{name} {rows:,}" for name, rows in more.items() if rows]
     terminal.print(f"Reconciliation by {measurement.level}: {', '.join(parts)} ({duration(measurement.seconds)})")
+    if measurement.reasons:
+        told = ", ".join(f"{reason} {rows:,}" for reason, rows in measurement.reasons.items())
+        terminal.print(f"Not in the org as in the source: {told}")
     for row in measurement.sample[:SAMPLE_SHOWN]:
-        told = ", ".join(f"{name} {printable(str(value))}" for name, value in row.items() if value is not None)
+        told = ", ".join(f"{name} {printable(str(value))}" for name, value in row.items() if value not in (None, ""))
         terminal.print(f"  {told}")
+    show_distribution(terminal, measurement.distribution)
+
+
+def show_distribution(terminal: Terminal, spread: Mapping[str, Any] | None) -> None:
+    """Rows by the value of one field, source and org side by side."""
+    if spread is None:
+        return
+    rows = [(value or "(null)", source, org) for value, source, org in spread["rows"]]
+    terminal.print()
+    if rows:
+        terminal.table((spread["field"], "source", "org"), rows[:VALUES_SHOWN])
+    else:
+        terminal.print(f"{spread['field']}: {printable(spread['note'])}")
+    if len(rows) > VALUES_SHOWN:
+        terminal.print(f"... and {len(rows) - VALUES_SHOWN:,} more values, see `sync-pipeline certificate`")
+    terminal.print()
 
 
 def show_ending(terminal: Terminal, night: NightEntry, ranges: Sequence[RangeEntry]) -> None:

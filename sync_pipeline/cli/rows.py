@@ -135,15 +135,15 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> int:
         _show_rows(terminal, f"source {mapping.source_object}", source)
         _show_nights(terminal, walls, {*written, *source[mapping.source_key]}, staged_key)
         _show_rows(terminal, f"org {mapping.target_object}", present)
-    if not source.height or not present.height:
-        terminal.print(f"The {'source' if present.height else 'org'} holds no such row.")
-        return 1
     if mapping.tie_breaker is not None:
         source = source.filter(pl.col(mapping.tie_breaker) == pl.col(mapping.tie_breaker).max())
     converted = convert(source, mapping, target)
-    differences = Equality(mapping, target).differences(converted.frame, present.rename({mapping.target_key: "key"}))
     for code, message, column in converted.rejections.select("code", "message", "column").iter_rows():
         terminal.print(f"The source row cannot be sent: {printable(message)} ({code}, column {column}).")
+    if not source.height or not present.height:
+        terminal.print(f"The {'source' if present.height else 'org'} holds no such row.")
+        return 1
+    differences = Equality(mapping, target).differences(converted.frame, present.rename({mapping.target_key: "key"}))
     for row in differences.iter_rows(named=True):
         terminal.print(f"{row['column']} differs: source {_shown(row['staged'])}, org {_shown(row['present'])}")
     is_single = source.height == present.height == 1

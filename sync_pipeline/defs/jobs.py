@@ -6,6 +6,7 @@ from pydantic import Field
 from sync_pipeline.defs.checks import PLAN, RECONCILIATION, SYNCED
 from sync_pipeline.defs.failures import told_as_failure
 from sync_pipeline.defs.resources import SyncResource
+from sync_pipeline.defs.runs import MEASURE_JOB
 from sync_pipeline.domain.errors import StateError, UsageError
 from sync_pipeline.domain.ledger import RangeState
 
@@ -29,7 +30,7 @@ sync_range = dg.define_asset_job(
 )
 
 measure = dg.define_asset_job(
-    "measure",
+    MEASURE_JOB,
     selection=dg.AssetSelection.assets(RECONCILIATION),
     tags=ONE_RUN,
     description="Measures the newest night: reads the org back and compares it with what was staged.",

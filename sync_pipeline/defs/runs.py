@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sync_pipeline.engine.deciding import RunFact
 
 RUN_KEY_TAG = "dagster/run_key"
+MEASURE_JOB = "measure"
 
 
 def run_key(plan_id: str, subject: str, number: int) -> str:
@@ -59,15 +60,18 @@ def measure_run(
     instance: dg.DagsterInstance, night: NightEntry, *, known: Callable[[], Collection[str]]
 ) -> "RunFact | None":
     """The newest run that measures this night, whoever started it. ``known`` as for the ranges."""
-    of_job = instance.get_run_records(dg.RunsFilter(job_name="measure", created_after=night.opened_at))
+    of_night = instance.get_run_records(dg.RunsFilter(job_name=MEASURE_JOB, created_after=night.opened_at))
     active = instance.get_run_records(dg.RunsFilter(statuses=ACTIVE_RUNS))
-    by_hand = [r for r in active if RECONCILIATION in (r.dagster_run.asset_selection or ())]
-    records = _newest_first([*of_job, *by_hand])
+    records = _newest_first([*of_night, *(record for record in active if _measures(record.dagster_run))])
     if not records:
         return None
     measured_at = night.measurement.measured_at if night.measurement is not None else None
     proven_at = max((at for at in (measured_at, night.verdict_at) if at is not None), default=None)
     return _fact(records, prefix=f"{night.plan_id}/measure/", known=known(), counted_since=proven_at)
+
+
+def _measures(run: dg.DagsterRun) -> bool:
+    return run.job_name == MEASURE_JOB or RECONCILIATION in (run.asset_selection or ())
 
 
 def _newest_first(records: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:

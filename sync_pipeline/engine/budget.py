@@ -91,8 +91,8 @@ def parking_of(walls: Walls, plan_id: str, error: BaseException) -> Parked | Non
         return _parked(walls, plan_id, error.message)
     if isinstance(error, DiskFull):
         return _parked(walls, plan_id, f"{error.message} {_need(walls, plan_id)}".strip())
-    if isinstance(error, OSError) and is_full(error):
-        name = f" for {error.filename}" if error.filename else ""
+    if isinstance(error, Exception) and is_full(error):
+        name = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return _parked(walls, plan_id, f"The disk has no room{name}. {_need(walls, plan_id)}".strip())
     return None
 

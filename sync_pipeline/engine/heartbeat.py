@@ -29,7 +29,10 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self._walls.meter.belongs_to(self._plan_id)
+        try:
+            self._walls.meter.belongs_to(self._plan_id)
+        except SyncError as failure:  # the calls are kept and handed over later
+            log.warning("the API calls were not written down: %s", failure.message)
         self._thread.start()
         return self
 
@@ -40,7 +43,7 @@ class Heartbeat:
         self._thread.join()
         try:
             self._walls.meter.flush()
-        except SyncError as failure:  # the calls are kept and handed over later; what ended the block matters more
+        except SyncError as failure:  # what ended the block matters more
             log.warning("the API calls were not written down: %s", failure.message)
 
     def add(self, partition: str) -> None:

@@ -25,9 +25,11 @@ class Meter:
             self.calls += 1
 
     def belongs_to(self, plan_id: str) -> None:
-        """From now on calls are written to this night."""
-        self.flush()
-        self._plan_id = plan_id
+        """From now on calls are written to this night; those of an earlier one that could not be, too."""
+        try:
+            self.flush()
+        finally:
+            self._plan_id = plan_id
 
     def flush(self) -> None:
         """Writes what was counted since the last time; a process without a night writes nothing.

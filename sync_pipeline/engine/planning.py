@@ -50,9 +50,12 @@ SURVEY_CALLS: Final = 1 + 2 + 1 + 3
 JOB_CALLS: Final = 6
 """Create, upload, close and three result files."""
 JOB_POLLS: Final = 6
-VERIFY_CALLS: Final = 10
-"""A query job besides its pages: create, looks, delete."""
+VERIFY_CALLS: Final = 25
+"""The proof besides the pages of its query job: the job's creation, looks and deletion, the source counted once more, and
+both sides counted by one field."""
 VERIFY_PAGE_ROWS: Final = 250_000
+VERIFY_PAGES_LISTED: Final = 5
+"""Pages of which one answer says where they are."""
 STAGED_BYTES: Final = 60
 PART_BYTES: Final = 130
 OUTCOME_BYTES: Final = 8
@@ -260,7 +263,8 @@ def _api_calls(counts: Sequence[int], *, columns: int, policy: Policy) -> int:
     calls += len(_parts(counts, policy)) * (JOB_CALLS + JOB_POLLS)
     if policy.verify is Verify.COUNTS:
         return calls + len(counts)
-    return calls + VERIFY_CALLS + math.ceil(sum(counts) / VERIFY_PAGE_ROWS)
+    pages = math.ceil(sum(counts) / VERIFY_PAGE_ROWS)
+    return calls + VERIFY_CALLS + pages + math.ceil(pages / VERIFY_PAGES_LISTED)
 
 
 def _parts(counts: Sequence[int], policy: Policy) -> list[int]:

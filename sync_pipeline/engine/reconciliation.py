@@ -590,7 +590,10 @@ def _rows_in(store: RangeStore) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
     rejected = store.rejected_rows()
     for file in store.whole_files():
         frame = pl.read_parquet(file)
-        yield frame, ~frame["row"].is_in(rejected.implode())
+        if len(rejected):
+            yield frame, ~frame["row"].is_in(rejected.implode())
+        else:
+            yield frame, pl.repeat(value=True, n=frame.height, dtype=pl.Boolean, eager=True)
 
 
 def _told(measurement: Measurement) -> str:

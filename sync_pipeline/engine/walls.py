@@ -32,12 +32,19 @@ class Interruption:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._cuts: list[Callable[[], None]] = []
         self.reason = ""
+
+    def cuts(self, cut: Callable[[], None]) -> None:
+        """``cut`` ends what is waited for otherwise than by ``sleep``; it is called when the work is interrupted."""
+        self._cuts.append(cut)
 
     def interrupt(self, reason: str) -> None:
         if not self._event.is_set():
             self.reason = reason
             self._event.set()
+            for cut in self._cuts:
+                cut()
 
     @property
     def is_set(self) -> bool:

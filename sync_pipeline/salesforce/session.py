@@ -14,10 +14,13 @@ import copy
 import logging
 import random as random_numbers
 import re
+import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -76,6 +79,8 @@ TENANT_TOKEN_MARGIN_SECONDS = 60.0
 TIMEOUT = httpx.Timeout(connect=10.0, read=130.0, write=130.0, pool=130.0)
 """Seconds. Reading outlasts a long poll (10 s) and the 120 s that Salesforce may think about a page."""
 CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=20.0)
+OPENED = ("connection.connect_tcp.complete", "connection.start_tls.complete", "proxy.start_tls.complete")
+"""Events of the HTTP client whose result is a connection: https://www.encode.io/httpcore/extensions/"""
 REASON_CHARACTERS = 1000
 """How much of what an answer says goes into an error."""
 REST_UNUSABLE = "not valid for use with the REST API"
@@ -215,6 +220,7 @@ class Session:
         secrets = (login.client_id, login.client_secret, login.private_key_pem)
         self._tokens = _Tokens(known={secret for secret in secrets if secret})
         self._limit_info: tuple[int, int] | None = None
+        self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
         is_local = transport is not None or is_loopback(urlsplit(login.login_origin).hostname or "")
         self._client = httpx.Client(
             transport=transport,
@@ -288,6 +294,12 @@ class Session:
         )
         return self._repeat(request, read)
 
+    def cut(self) -> None:
+        """Ends every request that is under way as if its connection had been cut: a hanging one is not waited for."""
+        for stream in tuple(self._streams):
+            with suppress(OSError):  # it is closed already
+                socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
+
     def close(self) -> None:
         self._client.close()
 
@@ -334,6 +346,7 @@ class Session:
                 params=dict(request.params) or None,
                 headers=headers,
                 content=body,
+                extensions={"trace": self._note_stream},
             )
             response = self._client.send(message, stream=True)
         except httpx.TransportError as error:
@@ -535,6 +548,11 @@ class Session:
     def _count(self, request: _Request) -> None:
         if request.counts:
             self._on_call(request.endpoint)
+
+    def _note_stream(self, event: str, info: Mapping[str, Any]) -> None:
+        """Hears what the client does with its connections, and keeps those that are opened."""
+        if event in OPENED:
+            self._streams.add(info["return_value"])
 
     def _note_limit(self, header: str) -> None:
         found = re.search(r"(?<![\w-])api-usage=([0-9]{1,15})/([0-9]{1,15})", header)

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -154,8 +154,9 @@ class Area:
                         raise _held(what, _holder(descriptor)) from None
                     time.sleep(LOCK_PAUSE)
             holder = {"pid": os.getpid(), "started_at": datetime.now(UTC).isoformat(timespec="seconds"), "what": what}
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+            with suppress(OSError):  # a full disk keeps nobody from holding a lock, only from saying who does
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(holder).encode(), 0)
             yield
         finally:
             os.close(descriptor)

@@ -21,8 +21,8 @@ import polars as pl
 
 FILE_ROWS: Final = 100_000
 """Rows gathered before a file is written."""
-BUCKET_ROWS: Final = 250_000
-"""Rows of the larger side that are joined at once: about 30 MB."""
+BUCKET_ROWS: Final = 500_000
+"""Rows of the larger side that are joined at once: about 60 MB. Every bucket is one look at all files."""
 HASHES: Final = 2**64
 
 

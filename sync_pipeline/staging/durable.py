@@ -14,11 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from sync_pipeline.domain.errors import DiskFull
+from sync_pipeline.domain.errors import DiskFull, SyncError
 
 PASSING: Final = ".tmp"
 """Ends the name of a file that is still being written."""
 PIECE_BYTES: Final = 1 << 20
+NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "Out of disk")
+"""How DuckDB and Polars say these things; they have no codes for them."""
 ROOM_HINT: Final = "Make room on the disk of SYNC_HOME; nothing is lost, and the night goes on by itself."
 
 
@@ -60,9 +62,11 @@ def room_for(path: Path, size: int) -> Iterator[None]:
         raise DiskFull(f"The disk has no room for {path}, which needs {size} bytes.", hint=ROOM_HINT) from None
 
 
-def is_full(error: OSError) -> bool:
+def is_full(error: Exception) -> bool:
     """Nothing can be written because no room is left, on the disk or of the user's share of it."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return not isinstance(error, SyncError) and any(sign in str(error) for sign in NO_ROOM)
 
 
 def private_folder(folder: Path) -> None:

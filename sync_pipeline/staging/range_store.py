@@ -39,6 +39,7 @@ from sync_pipeline.staging.durable import (
     ROOM_HINT,
     Disk,
     checksum,
+    is_full,
     passing_name,
     private_folder,
     room_for,
@@ -54,8 +55,6 @@ FILE: Final = "range.duckdb"
 SPILL: Final = "spill"
 LAYOUT: Final = "1"
 LOCKED: Final = "Could not set lock on file"
-NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "Out of disk")
-"""How DuckDB says these things; it has no codes for them."""
 SWEPT: Final = (".parquet", ".csv", PASSING)
 """Endings of files that live only as long as the catalogue lists them."""
 READER_SECONDS: Final = 30.0
@@ -1024,7 +1023,7 @@ def _opened(folder: Path, *, memory: str, sleep: Callable[[float], None]) -> duc
 
 def _told(folder: Path, what: str, error: duckdb.Error, *, hint: str) -> SyncError:
     """An error of DuckDB in our own words."""
-    if any(sign in str(error) for sign in NO_ROOM):
+    if is_full(error):
         return DiskFull(f"The disk has no room for the catalogue {folder / FILE}: {error}.", hint=ROOM_HINT)
     return StateError(f"The catalogue {folder / FILE} {what}: {error}.", hint=hint)
 

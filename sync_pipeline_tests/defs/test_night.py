@@ -241,7 +241,7 @@ def test_a_limit_parks_the_night_and_one_range_probes_before_the_others_follow(s
 
 def test_one_dropped_row_is_found_repaired_and_reconciled(stage: Stage) -> None:
     stage.plan()
-    stage.fault("silent_drop nth=1 share=0.02")
+    stage.fault("silent_drop keys=externalOpp0000007 nth=1")
     stage.turn()
     measured = stage.run("measure")
     missing = stage.metadata(RECONCILIATION)["missing"]

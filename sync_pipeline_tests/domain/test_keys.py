@@ -131,6 +131,11 @@ def test_partition_keys_are_equal_just_when_the_bounds_are(one: KeyRange, other:
 # cases
 
 
+def test_a_partition_key_is_never_taken_for_an_option_of_a_command() -> None:
+    assert KeyRange(None, "Opp-0000200000").partition.startswith("_0000200000-")
+    assert KeyRange(None, "-").partition.startswith("_-")
+
+
 def test_a_partition_key_does_not_change_from_release_to_release() -> None:
     assert KeyRange(None, "externalOpp0200000").partition == "lOpp0200000-8103f25b"
     assert KeyRange("externalOpp0200000", None).partition.startswith("end-")

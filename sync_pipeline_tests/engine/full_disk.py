@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SIZE = "24m"
 INSTANTS = {
+    "nothing has been done yet": "",
     "a page is on its way": "POST /query-sql",
     "a page is written, the catalogue does not know it yet": "write page-000001.parquet",
     "the first part is written": "write part-00001.parquet",
@@ -33,7 +34,7 @@ INSTANTS = {
     "results are on their way": "GET /successfulResults",
     "outcomes are written, the catalogue does not know them yet": "write outcome-00001.parquet",
 }
-"""When the disk is filled: as a request sets out, or as a file is written."""
+"""When the disk is filled: before the run, as a request sets out, or as a file is written."""
 
 
 class Filling(Disk):
@@ -66,7 +67,7 @@ def meet(place: Path, instant: str) -> None:
 
         def fill(request: httpx.Request) -> None:
             method, _, ending = instant.partition(" ")
-            if request.method == method and request.url.path.endswith(ending):
+            if method and request.method == method and request.url.path.endswith(ending):
                 fill_up(filler)
 
         class Waits(list[float]):
@@ -79,6 +80,8 @@ def meet(place: Path, instant: str) -> None:
 
         r.waiting.waits = Waits()
         r.wire.before = fill
+        if not instant:
+            fill_up(filler)
         with pytest.raises(Parked, match=r"The disk .*(has no room|more bytes free)") as parked:
             r.run()
         log.info("%s: %s", instant, parked.value.message)
@@ -86,7 +89,7 @@ def meet(place: Path, instant: str) -> None:
         assert (r.entry().state, r.entry().attempts) == (RangeState.PARKED, 0)
         assert not list((place / "home").rglob("*.tmp"))
         filler.unlink(missing_ok=True)
-        disk.instant = ""
+        disk.instant = "never"
         r.wire.before = lambda request: None
         assert replace(r.run().counts, created=400, updated=0) == Counts(expected=400, staged=400, created=400)
         assert r.is_equal()

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
 
 from sync_pipeline.domain.errors import (
@@ -32,6 +33,8 @@ from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.plan import OrgIdentity
 from sync_pipeline.engine.heartbeat import Heartbeat
 from sync_pipeline.engine.range_run import release_jobs, run_range
+from sync_pipeline.simulated_org.seed import SOURCE
+from sync_pipeline.simulated_org.source import change_source
 from sync_pipeline.staging.durable import Disk
 from sync_pipeline_tests.engine.rehearsal import Rehearsal, rehearsal
 
@@ -107,6 +110,18 @@ def test_a_night_of_another_org_is_not_resumed(tmp_path: Path) -> None:
 def test_an_unknown_range_is_told_with_those_there_are(tmp_path: Path) -> None:
     with rehearsal(tmp_path, **ONE) as r, pytest.raises(StateError, match=r.partitions[0]):
         run_range(r.walls, r.night.plan_id, "end-00000000")
+
+
+def test_keys_whose_last_characters_begin_with_a_hyphen_are_synced_like_any(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, rows=60, rows_per_range=30) as r:
+        key = pl.col("ExternalId__c").str.replace("externalOpp", "Opp-000")
+        change_source(r.org, SOURCE, lambda rows: rows.with_columns(key))
+
+        assert [entry.counts.created for entry in r.run_all()] == [30, 30]
+
+        assert r.partitions[0].startswith("_0000000030-")
+        assert not r.walls.area.is_range_locked(r.partitions[0])
+        assert r.is_equal()
 
 
 # How it ends
@@ -286,7 +301,7 @@ def test_a_run_on_a_disk_that_is_full_to_the_last_byte_parks_and_goes_on_when_th
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("parked, then all saved") == 7
+    assert done.stdout.count("parked, then all saved") == 8
 
 
 # What a run shares with others

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from sync_pipeline.domain.errors import HeldElsewhere, LimitExceeded, RequestRefused, StateError, WrongOrg
 from sync_pipeline.domain.ledger import RangeState, Verdict
 from sync_pipeline.domain.policy import Verify
+from sync_pipeline.engine.range_run import DRIFT_FILE
 from sync_pipeline.simulated_org.app import OrgTransport
 from sync_pipeline_tests.engine.witness import World, found, row, rows, world
 
@@ -83,7 +85,7 @@ def next_value(stored: dict[str, Any], field: str) -> Any:
             return value[:-1] if len(value) > 1 and value[:-1].strip() == value[:-1] else f"{value}x"
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(source=hostile_rows(), data=st.data())
 def test_a_night_over_clean_hostile_rows_is_reconciled_and_any_single_change_after_it_is_found(
     tmp_path_factory: pytest.TempPathFactory, source: list[dict[str, str | None]], data: st.DataObject
@@ -641,3 +643,62 @@ def test_eight_days_later_everything_is_still_told_from_the_archive(loaded: Worl
     assert (named["reason"], job.job_id in named["detail"]) == ("lost", True)
     with loaded.store(loaded.ranges()[0]) as store:
         assert [(part, archived) for part, archived, *_ in store.archive()] == [(1, job.job_id)]
+
+
+# Many at once
+
+
+def test_of_more_lost_rows_than_are_looked_at_again_every_single_one_is_named(tmp_path: Path) -> None:
+    keys = [f"k{number:05d}" for number in range(10_050)]
+    with world(tmp_path, rows(*keys), SYNC_ROWS_PER_RANGE="5000") as it:
+        it.night()
+        it.records().replace_all(iter([]))
+
+        measured = it.measure_for_the_night()
+
+        night = it.walls.book.newest()
+        assert night is not None
+        drift = pl.read_parquet(it.walls.area.night_folder(night.plan_id) / DRIFT_FILE)
+        assert sorted(drift["key"]) == keys
+        assert set(drift["finding"]) == {"missing"} and set(drift["reason"]) == {"lost"}
+        assert (measured.missing, measured.present, measured.reasons) == (10_050, 0, {"lost": 10_050})
+        assert measured.drifting == tuple(entry.partition for entry in it.ranges())
+        assert (it.walls.area.night_folder(night.plan_id) / DRIFT_FILE).stat().st_mode & 0o777 == 0o600
+
+
+@given(
+    lost=st.sets(st.integers(0, 29)),
+    other=st.sets(st.integers(0, 29)),
+    twice=st.sets(st.integers(0, 29)),
+    own=st.integers(0, 5),
+)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+def test_present_is_always_what_the_org_has_whatever_is_wrong_with_it(
+    thirty: Path, tmp_path_factory: pytest.TempPathFactory, lost: set[int], other: set[int], twice: set[int], own: int
+) -> None:
+    folder = tmp_path_factory.mktemp("sums")
+    shutil.copytree(thirty, folder, dirs_exist_ok=True)
+    with world(folder, None) as it:
+        for number in lost:
+            it.lose(f"k{number:02d}")
+        for number in other - lost:
+            it.spoil(f"k{number:02d}", Amount=1.0)
+        for number in twice - lost:
+            it.double(f"k{number:02d}")
+        it.add_to_org(*(f"own{number}" for number in range(own)))
+
+        measured = it.measure()
+
+        assert measured.present == len(it.records())
+        assert measured.present == sum(counted["present"] for counted in measured.by_range.values())
+        assert (measured.missing, measured.orphans) == (len(lost), own)
+        assert (measured.doubled, measured.different) == (len(twice - lost), len(other - lost - twice))
+
+
+@pytest.fixture(scope="module")
+def thirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty rows in three ranges, loaded."""
+    folder = tmp_path_factory.mktemp("thirty")
+    with world(folder, rows(*(f"k{number:02d}" for number in range(30))), SYNC_ROWS_PER_RANGE="10") as made:
+        assert made.night().verdict is Verdict.RECONCILED
+    return folder

@@ -112,3 +112,57 @@ def test_findings_are_what_two_dictionaries_say_whatever_the_buckets(
         comparison.add(Side.EXPECTED, rows(*expected.items()))
         comparison.add(Side.PRESENT, rows(*present.items()))
         assert found(comparison) == truth
+
+
+# keys that the org has more than once
+
+
+def doubled(comparison: Comparison) -> list[tuple[object, ...]]:
+    frames = [pl.DataFrame(schema=FINDINGS), *comparison.findings()]
+    return pl.concat(frames).select("kind", "key", "place", "sent", "rows").rows()
+
+
+def test_a_key_that_the_org_has_several_times_is_one_finding_whatever_the_rows_hold(tmp_path: Path) -> None:
+    with Comparison(tmp_path) as comparison:
+        comparison.add(Side.EXPECTED, rows(("equal", 1), ("other", 1), ("fine", 1), place=4))
+        comparison.add(
+            Side.PRESENT, rows(("equal", 1), ("equal", 1), ("equal", 1), ("other", 1), ("other", 2), ("fine", 1))
+        )
+        assert doubled(comparison) == [(Kind.DOUBLED, "equal", 4, True, 3), (Kind.DOUBLED, "other", 4, True, 2)]
+
+
+def test_a_doubled_key_of_a_row_that_did_not_get_through_is_found_too(tmp_path: Path) -> None:
+    with Comparison(tmp_path) as comparison:
+        comparison.add(Side.EXPECTED, rows(("refused", 1), place=2, sent=False))
+        comparison.add(Side.PRESENT, rows(("refused", 1), ("refused", 7)))
+        assert doubled(comparison) == [(Kind.DOUBLED, "refused", 2, False, 2)]
+
+
+def test_a_row_that_is_new_at_the_source_and_differs_in_the_org_is_explained(tmp_path: Path) -> None:
+    with Comparison(tmp_path) as comparison:
+        comparison.add(Side.EXPECTED, rows(("new", 2), ("old", 2)))
+        comparison.add(Side.PRESENT, rows(("new", 1), ("old", 1)))
+        comparison.add(Side.STAGED, rows(("old", 2)))
+        assert found(comparison) == {(Kind.DIFFERENT, "new", 0, True), (Kind.DIFFERENT, "old", 0, False)}
+
+
+@given(
+    expected=st.dictionaries(st.text("abcd", min_size=1, max_size=2), st.booleans(), max_size=12),
+    present=st.lists(st.text("abcd", min_size=1, max_size=2), max_size=25),
+    bucket_rows=st.integers(1, 20),
+)
+def test_every_row_of_the_org_is_counted_once_whatever_is_doubled(
+    tmp_path_factory, expected: dict[str, bool], present: list[str], bucket_rows: int
+) -> None:
+    with Comparison(tmp_path_factory.mktemp("doubled"), bucket_rows=bucket_rows) as comparison:
+        for sent in (True, False):
+            comparison.add(
+                Side.EXPECTED, rows(*((key, 1) for key, is_sent in expected.items() if is_sent is sent), sent=sent)
+            )
+        comparison.add(Side.PRESENT, rows(*((key, 1) for key in present)))
+        named = doubled(comparison)
+
+    several = {key for key in present if present.count(key) > 1 and key in expected}
+    assert {row[1] for row in named if row[0] == Kind.DOUBLED} == several
+    equal = sum(is_sent and present.count(key) == 1 for key, is_sent in expected.items())
+    assert equal + sum(int(str(row[4])) for row in named) == len(present)

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync_pipeline.domain.errors import HeldElsewhere, StateError, Unreadable
+from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, StateError, Unreadable
 from sync_pipeline.domain.ledger import Counts, Cursor, UploadPart
+from sync_pipeline.staging.durable import Disk
 from sync_pipeline.staging.range_store import RangeStore, Which
 from sync_pipeline_tests.staging.sample import (
     INVALID,
@@ -31,6 +32,7 @@ from sync_pipeline_tests.staging.sample import (
     opened,
     record,
     rejections,
+    render,
     rows,
     saved,
     sent_keys,
@@ -695,3 +697,43 @@ def test_files_that_the_catalogue_does_not_list_are_swept(tmp_path: Path) -> Non
         shutil.copy(tmp_path / "page-000001.parquet", tmp_path / name)
     opened(tmp_path).close()
     assert files(tmp_path) == {"page-000001.parquet", "part-00001.csv", "part-00001.parquet"}
+
+
+# Rounds
+
+
+def test_retries_count_from_the_last_cutting_for_another_reason_and_a_repair_is_known_by_its_number(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path / "r") as store:
+        stage(store, keys("a", "b"))
+        cut(store)
+        record(store, store.parts()[0], failures=[failed("a", "b")])
+        assert (store.rounds, store.retries, store.repairs) == (1, 0, 0)
+        cut(store, which="transient")
+        record(store, store.parts()[0], successes=[saved("a", "b")])
+        assert (store.rounds, store.retries, store.repairs) == (2, 1, 0)
+    with opened(tmp_path / "r") as store:
+        store.cut_round(
+            which="keys", keys=pl.DataFrame({"key": ["a"]}), repair=2, group_by=None, start_fraction=0.0,
+            part_rows=10, part_bytes=1000, heavy_rows=10, serial=False, render=render,
+        )  # fmt: skip
+        assert (store.rounds, store.retries, store.repairs) == (3, 0, 2)
+
+
+def test_a_round_that_found_no_room_leaves_no_file_of_it(tmp_path: Path) -> None:
+    class Small(Disk):
+        """Room for the first slice alone."""
+
+        def write(self, path: Path, content: bytes | memoryview) -> None:
+            if path.name == "part-00002.parquet":
+                raise DiskFull(f"The disk has no room for {path}.")
+            super().write(path, content)
+
+    with opened(tmp_path / "r", disk=Small()) as store:
+        stage(store, keys("a", "b", "c"))
+        with pytest.raises(DiskFull):
+            cut(store, part_rows=1)
+
+        assert files(tmp_path / "r") == {"page-000001.parquet"}
+        assert (store.rounds, store.parts()) == (0, [])

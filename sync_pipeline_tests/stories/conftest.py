@@ -35,6 +35,7 @@ MOMENT = 0.02
 """The longest that anybody really waits; seconds."""
 QUICK = {"SYNC_POLL_SECONDS": "0.01", "SYNC_POLL_SECONDS_MAX": "0.05", "SYNC_ROWS_PER_RANGE": "200"}
 
+
 class FastTime(Interruption):
     """Time that passes as soon as somebody waits for it: pauses of minutes cost a moment, and clocks agree about them."""
 

@@ -6,12 +6,41 @@ fourth loses the last row of some files.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from sync_pipeline.domain.ledger import Verdict
+from sync_pipeline.simulated_org.seed import seed
 from sync_pipeline_tests.stories.conftest import Bank
 
-ENDPOINTS = ("create", "upload", "close", "poll", "results", "query", "status", "rows", "query_job", "query_results", "describe")
+ROWS = 80
+
+ENDPOINTS = (
+    "create",
+    "upload",
+    "close",
+    "poll",
+    "results",
+    "query",
+    "status",
+    "rows",
+    "query_job",
+    "query_results",
+    "describe",
+)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Iterator[Bank]:
+    """Two ranges, each read in two pages and sent as a job of its own."""
+    found = Bank(tmp_path, {"SYNC_ROWS_PER_RANGE": "40"})
+    seed(found.org, ROWS)
+    found.org.set_setting("adaptive_rows", 10)
+    found.org.set_setting("page_bytes", 4_000)
+    yield found
+    found.org.close()
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -39,7 +68,7 @@ def test_one_fault_at_any_call_costs_no_row(bank: Bank, fault: str, endpoint: st
     ended = bank.night()
 
     assert ended.verdict is Verdict.RECONCILED
-    assert ended.counts.succeeded == 600
+    assert ended.counts.succeeded == ROWS
     bank.assert_all_there()
 
 
