@@ -117,9 +117,9 @@ def _drive(
         terminal.document(document)
     else:
         show_night(terminal, night, entries, walls.now())
-    alerts.tick()
     if terminal.signals.number is not None:
         return terminal.signals.exit_code
+    alerts.tick()
     if ending is not None:
         terminal.fail(ending)
         nothing_sent = not walls.book.jobs(plan_id)

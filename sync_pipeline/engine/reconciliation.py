@@ -25,9 +25,9 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from sync_pipeline.domain.errors import HeldElsewhere, Refused, RequestRefused, StateError, Stopped
+from sync_pipeline.domain.errors import HeldElsewhere, Refused, RequestRefused, StateError, Stopped, WireError
 from sync_pipeline.domain.keys import KeyRange
-from sync_pipeline.domain.ledger import Counts, RangeState
+from sync_pipeline.domain.ledger import RangeState
 from sync_pipeline.domain.night import Measurement, RangeEntry
 from sync_pipeline.domain.plan import Plan, PlannedRange
 from sync_pipeline.domain.policy import Verify
@@ -223,13 +223,14 @@ class _Measuring:
             return None
         try:
             return self._walls.soql.count_since(self._since)
-        except RequestRefused as error:  # a count over many rows may take the org too long
+        except (RequestRefused, WireError) as error:  # a count over many rows may take the org too long
+            self._walls.interruption.check()
             log.warning("fresh rows are not counted: %s", error.message)
             return None
 
     def _reasons(self) -> dict[str, int]:
         """Why rows of the source are not in the org as the source has them, by the ledger and by what was found."""
-        counted = self._tally.reasons + self._tally_of_moved()
+        counted = self._tally.reasons + Counter({CHANGED: self._tally.moved.total()})
         if self._against == "staged":
             for entry in self._entries.values():
                 counts = entry.counts
@@ -239,9 +240,6 @@ class _Measuring:
                 counted[reasons.SET_ASIDE] += counts.set_aside
                 counted[reasons.NEVER_READ] += max(counts.expected - counts.staged, 0)
         return {reason: rows for reason, rows in counted.most_common() if rows}
-
-    def _tally_of_moved(self) -> Counter[str]:
-        return Counter({CHANGED: self._tally.moved.total()})
 
     # By counts
 
@@ -258,9 +256,11 @@ class _Measuring:
         if self._against == "staged":
             self._count_the_source_again()
             for planned in self._ranges:
-                came = self._source_now[planned.place] - self._counts_of(planned).staged
-                self._tally.moved[movement.INSERTED if came > 0 else movement.DELETED] += abs(came)
-                by_range.setdefault(planned.partition, {})["source"] = self._source_now[planned.place]
+                now, entry = self._source_now[planned.place], self._entries[planned.partition]
+                by_range.setdefault(planned.partition, {})["source"] = now
+                if entry.state is RangeState.DONE:
+                    came = now - entry.counts.staged
+                    self._count_moved({movement.INSERTED: max(came, 0), movement.DELETED: max(-came, 0)})
         return Measurement(
             level=self._level.value,
             measured_at=measured_at,
@@ -287,6 +287,7 @@ class _Measuring:
         ) as comparison:
             for planned in self._ranges:
                 self._add_expected(comparison, planned)
+            self._say_what_is_cleared_away()
             self._add_present(comparison)
             self._judge(comparison)
             present = comparison.rows[Side.PRESENT] + self._tally.turned_up
@@ -324,6 +325,15 @@ class _Measuring:
             counts["source"] = self._source_now[place]
         return counts
 
+    def _say_what_is_cleared_away(self) -> None:
+        entries = [self._entries.get(planned.partition) for planned in self._ranges if planned.place in self._unread]
+        cleared = [entry.partition for entry in entries if entry is not None and entry.state is RangeState.DONE]
+        if cleared:
+            self._on_event(
+                f"the rows of {len(cleared)} ranges were cleared away: what the source has changed since they were staged "
+                "cannot be told from drift"
+            )
+
     def _find_duplicates(self) -> None:
         """The groups of rows that the target would match as one, at the source as it is now."""
         fold_case = folds_case(self._walls.mapping, self._target)
@@ -359,10 +369,6 @@ class _Measuring:
 
     # What the org should hold
 
-    def _counts_of(self, planned: PlannedRange) -> Counts:
-        entry = self._entries.get(planned.partition)
-        return entry.counts if entry is not None else Counts()
-
     def _staged_rows(self, planned: PlannedRange) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
         """Staged rows of a range, typed, each with whether it was saved in the org.
 
@@ -372,12 +378,18 @@ class _Measuring:
         entry = self._entries.get(planned.partition)
         rows = saved = 0
         if entry is not None:
-            with self._store(entry) as store:
-                for frame, sent in _rows_in(store) if store is not None else ():
-                    rows += frame.height
-                    saved += int(sent.sum())
-                    yield frame, sent
-                is_whole = store is not None and store.is_read
+            try:
+                with self._store(entry) as store:
+                    for frame, sent in _rows_in(store) if store is not None else ():
+                        rows += frame.height
+                        saved += int(sent.sum())
+                        yield frame, sent
+                    is_whole = store is not None and store.is_read
+            except StateError as error:
+                if self._against == "staged":
+                    raise
+                log.warning("what was staged of range %s explains nothing: %s", planned.partition, error.message)
+                is_whole = False
         if entry is None or not is_whole or rows != entry.counts.staged:
             self._unread.add(planned.place)
         self._staged[planned.place] = rows

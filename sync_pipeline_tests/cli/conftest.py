@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(home: Path, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process."""
+def run(home: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs the command in this process. Its log goes to a stream that is closed when the test is over."""
+    root = logging.getLogger("sync_pipeline")
+    handlers, level, propagate = list(root.handlers), root.level, root.propagate
 
     def run(*arguments: str) -> Ran:
         capfd.readouterr()
@@ -53,4 +56,6 @@ def run(home: Path, capfd: pytest.CaptureFixture[str]) -> Run:
         out, err = capfd.readouterr()
         return Ran(code, out, err)
 
-    return run
+    yield run
+    root.handlers, root.propagate = handlers, propagate
+    root.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from sync_pipeline.definitions import defs
 from sync_pipeline.defs.partitions import RANGES_NAME
 from sync_pipeline.defs.resources import SyncResource
 from sync_pipeline.defs.sensors import night
+from sync_pipeline.domain.ledger import RangeState
 from sync_pipeline.domain.night import NightEntry, RangeEntry
 from sync_pipeline.engine.walls import utc_now
 from sync_pipeline.simulated_org.faults import add_fault, clear_faults, parse_fault
@@ -154,6 +156,12 @@ class Stage:
         assert found is not None
         return found
 
+    def finish(self, *partitions: str) -> None:
+        """Ranges are done as far as the book knows, without a run."""
+        for partition in partitions:
+            self.book.begin_run(self.night.plan_id, partition, pid=1, fresh=False)
+            self.book.end_run(self.night.plan_id, partition, state=RangeState.DONE)
+
     def fault(self, text: str) -> None:
         add_fault(self.org, parse_fault(text))
 
@@ -176,8 +184,20 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
 @pytest.fixture(scope="module")
 def instance() -> Iterator[dg.DagsterInstance]:
     """Made once for each file: it costs more than a test."""
-    with dg.instance_for_test() as made:
-        yield made
+    with tempfile.TemporaryDirectory() as folder:
+        # A database of its own for the events of each run, as Dagster makes it, costs more than the run.
+        of_all_runs = {"module": "dagster._core.storage.event_log", "class": "ConsolidatedSqliteEventLogStorage"}
+        storages = {
+            "event_log_storage": {**of_all_runs, "config": {"base_dir": folder}},
+            "run_storage": _storage("runs", "SqliteRunStorage", folder),
+            "schedule_storage": _storage("schedules", "SqliteScheduleStorage", folder),
+        }
+        with dg.instance_for_test(overrides=storages) as made:
+            yield made
+
+
+def _storage(module: str, name: str, folder: str) -> dict[str, Any]:
+    return {"module": f"dagster._core.storage.{module}", "class": name, "config": {"base_dir": folder}}
 
 
 @pytest.fixture
@@ -192,3 +212,10 @@ def stage(instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.Monk
     yield made
     made.book.close()
     org.close()
+
+
+@pytest.fixture
+def single(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """The same rows in one range."""
+    monkeypatch.setenv("SYNC_ROWS_PER_RANGE", str(ROWS))
+    return stage

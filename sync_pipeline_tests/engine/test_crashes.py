@@ -99,24 +99,14 @@ def planned(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("edges", [PLANNING], ids=["planning"])
-def test_a_night_killed_while_it_is_planned_is_planned_again(
-    tmp_path: Path, seeded: Path, edges: tuple[str, ...]
-) -> None:
-    for number, edge in enumerate(edges):
-        kill_and_go_on(shutil.copytree(seeded, tmp_path / str(number)), edge)
+@pytest.mark.parametrize("edge", PLANNING)
+def test_a_night_killed_while_it_is_planned_is_planned_again(tmp_path: Path, seeded: Path, edge: str) -> None:
+    kill_and_go_on(shutil.copytree(seeded, tmp_path / "night"), edge)
 
 
-@pytest.mark.parametrize(
-    "edges",
-    [READING, CUTTING, HANDING_OVER, ACCOUNTING, MEASURING],
-    ids=["reading", "cutting", "handing over", "accounting", "measuring"],
-)
-def test_a_night_killed_at_any_edge_goes_on_from_its_ledger(
-    tmp_path: Path, planned: Path, edges: tuple[str, ...]
-) -> None:
-    for number, edge in enumerate(edges):
-        kill_and_go_on(shutil.copytree(planned, tmp_path / str(number)), edge)
+@pytest.mark.parametrize("edge", [*READING, *CUTTING, *HANDING_OVER, *ACCOUNTING, *MEASURING])
+def test_a_night_killed_at_any_edge_goes_on_from_its_ledger(tmp_path: Path, planned: Path, edge: str) -> None:
+    kill_and_go_on(shutil.copytree(planned, tmp_path / "night"), edge)
 
 
 def test_a_night_killed_again_and_again_still_ends(tmp_path: Path, planned: Path) -> None:

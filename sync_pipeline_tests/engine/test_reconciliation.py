@@ -379,6 +379,7 @@ def test_a_damaged_page_is_no_witness(loaded: World) -> None:
 
     with pytest.raises(StateError, match=r"page-000001\.parquet is missing or damaged"):
         loaded.measure()
+    assert loaded.measure(against="source").is_equal
 
 
 def test_a_night_whose_rows_were_cleared_away_is_not_called_equal(loaded: World) -> None:
