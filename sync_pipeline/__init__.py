@@ -11,5 +11,5 @@ the source, value by value. The rooms, from the bottom up:
 ``defs``, ``cli``  the two doors: Dagster and the terminal
 ``simulated_org``  a whole Salesforce org in a folder, for trying everything without an account
 
-Start reading at ``domain/keys.py``, then ``engine/night.py``.
+Start reading at ``domain/keys.py``, then ``engine/deciding.py`` and ``engine/night.py``.
 """

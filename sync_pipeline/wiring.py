@@ -6,7 +6,8 @@ for a SYNC_HOME that held a night of another org.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -69,12 +70,16 @@ def open_home(settings: Settings) -> Home:
     return Home(settings)
 
 
-def open_alerts(settings: Settings) -> Alerts:
+@contextmanager
+def open_alerts(settings: Settings, *, now: Callable[[], datetime] = utc_now) -> Iterator[Alerts]:
     """The conditions and notes of SYNC_HOME, and whom the settings name to be told of them. Asks no org."""
     from sync_pipeline.engine.alerting import Alerts
 
-    home = open_home(settings)
-    return Alerts(home.book, settings.policy, urls=settings.alerts, heartbeat_url=settings.heartbeat_url)
+    book = open_home(settings).book
+    try:
+        yield Alerts(book, settings.policy, urls=settings.alerts, heartbeat_url=settings.heartbeat_url, now=now)
+    finally:
+        book.close()
 
 
 def open_walls(

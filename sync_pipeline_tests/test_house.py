@@ -266,10 +266,24 @@ def test_what_the_project_needs_is_locked() -> None:
 
     for lock, needed in (
         ("requirements.lock", runtime),
+        ("requirements-postgres.lock", runtime + document["dependency-groups"]["postgres"]),
         ("requirements-test.lock", runtime + document["dependency-groups"]["test"]),
     ):
         pinned = set(re.findall(r"(?m)^([a-z0-9-]+)", (PROJECT / lock).read_text(encoding="utf-8")))
         assert {re.split(r"[\[<>=]", requirement)[0] for requirement in needed} <= pinned
+
+
+def test_all_locks_are_of_one_resolution() -> None:
+    """What is tested is what is installed, with PostgreSQL and without."""
+    pinned = {
+        lock: dict(
+            re.findall(r"(?m)^([a-z0-9-]+)(?:\[[a-z,]+\])?==(\S+)", (PROJECT / lock).read_text(encoding="utf-8"))
+        )
+        for lock in ("requirements.lock", "requirements-postgres.lock", "requirements-test.lock")
+    }
+
+    assert pinned["requirements.lock"].items() <= pinned["requirements-postgres.lock"].items()
+    assert pinned["requirements-postgres.lock"].items() <= pinned["requirements-test.lock"].items()
 
 
 def test_no_file_names_a_package_registry() -> None:

@@ -127,6 +127,41 @@ def test_without_a_login_the_org_is_that_of_the_newest_night(tmp_path: Path) -> 
     walls.close()
 
 
+def test_a_process_that_lost_its_environment_is_refused_before_it_asks_anybody(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    real = open_walls(settings_of(home, **REAL), transport=Counting(tmp_path / "org"))
+    real.book.open_night(plan_of(real.org))
+    real.close()
+    transport = Counting(home / "simulated_org")
+
+    with pytest.raises(WrongOrg, match="no SALESFORCE_\\* variable is set"):
+        open_walls(settings_of(home), transport=transport, log_in=False)
+
+    assert transport.paths == []
+
+
+def test_a_night_of_the_simulated_org_is_not_taken_for_one_of_a_real_org(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    simulated = open_walls(settings_of(home), transport=Counting(home / "simulated_org"))
+    simulated.book.open_night(plan_of(simulated.org))
+    simulated.close()
+
+    with pytest.raises(WrongOrg, match="the settings name another org"):
+        open_walls(settings_of(home, **REAL), transport=Counting(tmp_path / "org"), log_in=False)
+
+
+def test_every_part_of_the_walls_goes_by_one_clock(tmp_path: Path) -> None:
+    at = datetime(2026, 6, 10, 3, tzinfo=UTC)
+    walls = open_walls(settings_of(tmp_path / "home"), transport=Counting(tmp_path / "org"), now=lambda: at)
+
+    walls.book.open_night(plan_of(walls.org))
+
+    newest = walls.book.newest()
+    assert newest is not None
+    assert (walls.now(), newest.opened_at) == (at, at)
+    walls.close()
+
+
 def test_closing_hands_the_counted_calls_to_the_night(tmp_path: Path) -> None:
     walls = open_walls(settings_of(tmp_path / "home", **REAL), transport=Counting(tmp_path / "org"))
     walls.book.open_night(plan_of(walls.org))

@@ -31,7 +31,11 @@ def told_when_refused(alerts: Alerts) -> Iterator[None]:
 
 def test(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Sends a note to each recipient and says what happened; the watchdog is not called, it would be misled."""
-    alerts = open_alerts(terminal.settings)
+    with open_alerts(terminal.settings) as alerts:
+        return _try_all(alerts, terminal)
+
+
+def _try_all(alerts: Alerts, terminal: Terminal) -> int:
     if not alerts.recipients:
         raise SettingsError(
             "Nobody is told of anything: SYNC_ALERTS is not set.",

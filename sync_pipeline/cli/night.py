@@ -28,8 +28,7 @@ LOOK_SECONDS = 0.2
 
 def sync(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """One night: the unfinished one, or a new one."""
-    alerts = open_alerts(terminal.settings)
-    with told_when_refused(alerts), _at_the_wheel(terminal) as walls:
+    with open_alerts(terminal.settings) as alerts, told_when_refused(alerts), _at_the_wheel(terminal) as walls:
         newest = walls.book.newest()
         wanted: Sequence[str] = arguments.range
         if wanted and newest is not None and not arguments.fresh:
@@ -51,7 +50,7 @@ def sync(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def restart(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Lifts a stop and goes on from the ledger."""
-    with _at_the_wheel(terminal) as walls:
+    with open_alerts(terminal.settings) as alerts, _at_the_wheel(terminal) as walls:
         newest = walls.book.newest()
         if newest is None:
             raise UsageError("There is no night to restart.", hint="Start one with `sync-pipeline sync`.")
@@ -60,7 +59,7 @@ def restart(arguments: argparse.Namespace, terminal: Terminal) -> int:
         entries = walls.book.ranges(newest.plan_id)
         wanted = _wanted(arguments, newest, entries)
         night = nights.restart(walls, partitions=wanted or None)
-        return _drive(walls, night, terminal, open_alerts(terminal.settings), only=wanted, wait=arguments.wait)
+        return _drive(walls, night, terminal, alerts, only=wanted, wait=arguments.wait)
 
 
 @contextmanager
@@ -168,8 +167,7 @@ def _abort_jobs(terminal: Terminal) -> tuple[int, SyncError | None]:
     """How many jobs were aborted, and why not all of them could be."""
     try:
         with terminal.walls() as walls:
-            stopped = nights.stop(walls)
-            return (stopped[1] if stopped is not None else 0), None
+            return nights.stop(walls), None
     except SyncError as error:
         return 0, error
 

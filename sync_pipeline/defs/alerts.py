@@ -29,7 +29,8 @@ def alerting(context: dg.SensorEvaluationContext, sync: SyncResource) -> Iterato
         yield
     finally:
         try:
-            sync.alerts().tick(newest_planning(context.instance))
+            with sync.alerts() as alerts:
+                alerts.tick(newest_planning(context.instance))
         except SyncError as error:  # the settings that name the recipients cannot be used
             context.log.error(f"Nobody can be told of anything: {error}")
 

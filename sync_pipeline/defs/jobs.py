@@ -52,14 +52,14 @@ def stop_op(context: dg.OpExecutionContext, sync: SyncResource) -> None:
     from sync_pipeline.engine.night import request_stop, stop
 
     with told_as_failure():
-        # Said to the running processes first: they must stop even when this process cannot log in.
-        night = request_stop(sync.home().book)
-        if night is None:
+        home = sync.home()
+        if home.newest() is None:
             raise StateError("There is no night to stop.")
+        # Said to the running processes first: they must stop even when this process cannot log in.
+        night = request_stop(home.book)
         context.log.info(f"Night {night.plan_id} is told to stop.")
         with sync.walls() as walls:
-            stopped = stop(walls)
-            aborted = stopped[1] if stopped is not None else 0
+            aborted = stop(walls)
         context.log.info(f"Night {night.plan_id} is stopped, {aborted} jobs aborted. `restart_ranges` goes on with it.")
 
 

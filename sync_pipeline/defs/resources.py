@@ -52,11 +52,13 @@ class SyncResource(dg.ConfigurableResource[None]):
         with self._opened(log_in=False) as walls:
             yield walls
 
-    def alerts(self) -> "Alerts":
+    @contextmanager
+    def alerts(self) -> "Iterator[Alerts]":
         """What people are told; raises ``SettingsError``."""
         from sync_pipeline.wiring import open_alerts
 
-        return open_alerts(self.settings())
+        with open_alerts(self.settings(), now=self.now) as alerts:
+            yield alerts
 
     @contextmanager
     def _opened(self, *, log_in: bool) -> "Iterator[Walls]":

@@ -23,15 +23,15 @@ def nightly(context: dg.ScheduleEvaluationContext, sync: SyncResource) -> dg.Run
     due_at = context.scheduled_execution_time.astimezone(UTC)
     try:
         window = sync.settings().policy.start_window
-        alerts = sync.alerts()
+        late = datetime.now(UTC) - due_at
+        if late > window:
+            told = (
+                f"It was due at {due_at:%Y-%m-%d %H:%M} UTC, {late.total_seconds() / 3600:.1f} hours ago; the start window "
+                f"is {window.total_seconds() / 3600:g} hours."
+            )
+            with sync.alerts() as alerts:
+                alerts.missed(due_at, told)
+            return dg.SkipReason(f"{told} Materialize `opportunity_ranges` to start it anyway.")
     except SyncError as error:
         return dg.SkipReason(f"No night is opened: {error}")
-    late = datetime.now(UTC) - due_at
-    if late > window:
-        told = (
-            f"It was due at {due_at:%Y-%m-%d %H:%M} UTC, {late.total_seconds() / 3600:.1f} hours ago; the start window is "
-            f"{window.total_seconds() / 3600:g} hours."
-        )
-        alerts.missed(due_at, told)
-        return dg.SkipReason(f"{told} Materialize `opportunity_ranges` to start it anyway.")
     return dg.RunRequest(run_key=due_at.isoformat())

@@ -265,7 +265,7 @@ class Alerts:
         return {name: Condition.from_json(state) for name, state in self._book.conditions().items()}
 
     def _hear_planning(
-        self, known: Mapping[str, Condition], nights: Sequence[NightEntry], planning: Planning | None
+        self, known: dict[str, Condition], nights: Sequence[NightEntry], planning: Planning | None
     ) -> None:
         opened = Planning(nights[0].opened_at, has_failed=False) if nights else None
         newest = max((p for p in (planning, opened) if p is not None), key=lambda p: p.ended_at, default=None)
@@ -276,7 +276,7 @@ class Alerts:
             opening=lambda: _not_planned(newest), closing=lambda: _planned_again(nights),
         )  # fmt: skip
 
-    def _hear_verdicts(self, known: Mapping[str, Condition], nights: Sequence[NightEntry]) -> None:
+    def _hear_verdicts(self, known: dict[str, Condition], nights: Sequence[NightEntry]) -> None:
         judged = sorted((night for night in nights if night.verdict_at is not None), key=_verdict_at)
         if "night" not in known:
             # What nobody was told when it happened is no news now.
@@ -291,14 +291,14 @@ class Alerts:
             if not failing and self._heartbeat_url is not None:
                 self._change(known, HEARTBEAT, partial(_well, night=night))
 
-    def _hear_parking(self, known: Mapping[str, Condition], night: NightEntry, now: datetime) -> None:
+    def _hear_parking(self, known: dict[str, Condition], night: NightEntry, now: datetime) -> None:
         is_parked = night.parked_until is not None and night.verdict is None
         self._judge(
             known, "parked", now, (night.plan_id,) if is_parked else (),
             opening=partial(_parked, night), closing=partial(_unparked, night),
         )  # fmt: skip
 
-    def _hear_lateness(self, known: Mapping[str, Condition], night: NightEntry, now: datetime) -> None:
+    def _hear_lateness(self, known: dict[str, Condition], night: NightEntry, now: datetime) -> None:
         due = deadline_at(night.opened_at, self._policy)
         ends_at: datetime | None = None
         if due is not None and night.verdict is None:
@@ -316,7 +316,7 @@ class Alerts:
 
     def _judge(
         self,
-        known: Mapping[str, Condition],
+        known: dict[str, Condition],
         name: str,
         at: datetime,
         failing: Collection[str],
@@ -335,12 +335,20 @@ class Alerts:
         if self._change(known, name, judged):
             log.info("condition %s: %s", name, ", ".join(failing) or "closed")
 
-    def _change(self, known: Mapping[str, Condition], name: str, step: Callable[[Condition], Condition]) -> bool:
-        """Takes the step in one transaction; none is begun for a step that leads nowhere, which is told."""
+    def _change(self, known: dict[str, Condition], name: str, step: Callable[[Condition], Condition]) -> bool:
+        """Takes the step in one transaction; none is begun for a step that leads nowhere, which is told.
+
+        ``known`` is what the book said last; it is told what became of the condition.
+        """
         before = known.get(name, Condition())
         if step(before) == before:
             return False
-        self._book.change_condition(name, lambda state: step(Condition.from_json(state)).to_json())
+
+        def change(state: Mapping[str, Any] | None) -> dict[str, Any]:
+            known[name] = step(Condition.from_json(state))
+            return known[name].to_json()
+
+        self._book.change_condition(name, change)
         return True
 
     def send_due(self) -> int:

@@ -48,8 +48,8 @@ def issue(walls: Walls, night: NightEntry, verdict: Verdict, *, reasons: Sequenc
     with walls.book.turn("certificate", sleep=walls.sleep):
         folder, now = folder_of(walls.area), walls.now()
         private_folder(folder)
-        files = _files(folder)
-        number = max((_number_of(file) for file in files), default=0) + 1
+        files, previous = _files(folder), _previous(_files(folder), walls.book.certificate_head())
+        number = previous["number"] + 1 if previous is not None else 1
         old = _outlived(files, now=now, keep=walls.policy.keep_ledgers)
         concluded = replace(
             walls.book.night(night.plan_id) or night,
@@ -59,7 +59,7 @@ def issue(walls: Walls, night: NightEntry, verdict: Verdict, *, reasons: Sequenc
             "layout": LAYOUT,
             "number": number,
             "issued_at": now.isoformat(timespec="seconds"),
-            "previous": _previous(files),
+            "previous": previous,
             "chain_starts_at": _number_of(files[len(old)]) if len(files) > len(old) else number,
             "amends": next((_number_of(f) for f in reversed(files) if _plan_id_of(f) == night.plan_id), None),
             **contents_of(walls, concluded, walls.book.ranges(night.plan_id)),
@@ -332,17 +332,27 @@ def _stem(number: int, plan_id: str) -> str:
     return f"{number:06d}-{plan_id}"
 
 
-def _previous(files: Sequence[Path]) -> dict[str, Any] | None:
-    """What the next certificate says of the newest one; without a hash where it cannot be read."""
-    if not files:
+def _previous(files: Sequence[Path], head: tuple[int, str] | None) -> dict[str, Any] | None:
+    """What the next certificate says of the newest one. The book is believed more than the files, so that one which was
+    taken away or written anew stays noticed; a file that is newer than the book was left by a crash."""
+    newest = _number_of(files[-1]) if files else 0
+    if head is not None and head[0] >= newest:
+        number, sha256 = head
+    elif files:
+        number, sha256 = newest, _sha256_of(files[-1])
+    else:
         return None
-    newest = files[-1]
+    plan_id = next((_plan_id_of(file) for file in files if _number_of(file) == number), "")
+    return {"number": number, "plan_id": plan_id, "sha256": sha256}
+
+
+def _sha256_of(file: Path) -> str:
+    """The hash that a certificate carries, empty when it cannot be read."""
     try:
-        sha256 = Certificate.from_json(newest.read_text(encoding="utf-8")).sha256
+        return Certificate.from_json(file.read_text(encoding="utf-8")).sha256
     except (StateError, OSError, UnicodeDecodeError):
-        log.warning("certificate %s cannot be read; the next one follows it all the same", newest.name)
-        sha256 = ""
-    return {"number": _number_of(newest), "plan_id": _plan_id_of(newest), "sha256": sha256}
+        log.warning("certificate %s cannot be read; the next one follows it all the same", file.name)
+        return ""
 
 
 def _outlived(files: Sequence[Path], *, now: datetime, keep: timedelta) -> list[Path]:

@@ -121,6 +121,7 @@ def check_idle(walls: Walls, night: NightEntry) -> None:
 
 
 def _go_on(walls: Walls, night: NightEntry, *, rearm: bool, say: Callable[[str], None]) -> NightEntry:
+    walls.meter.belongs_to(night.plan_id)
     if rearm:
         check_idle(walls, night)
         walls.book.lift_stop(night.plan_id)
@@ -139,12 +140,16 @@ def _abandon(walls: Walls, night: NightEntry, say: Callable[[str], None]) -> Non
     """Ends an unfinished night: its processes hear the stop, its jobs are let go, its rows left are named."""
     walls.book.request_stop(night.plan_id)
     deadline = walls.clock() + LETTING_GO_SECONDS
-    while held := [r.partition for r in night.plan if walls.area.is_range_locked(r.partition)]:
-        if walls.clock() > deadline:
-            raise HeldElsewhere(
-                f"Night {night.plan_id} was stopped, but its ranges {', '.join(held)} are still being worked on.",
-                hint="Wait for those runs to end, or end their processes, then start again.",
-            )
+    while True:
+        try:
+            check_idle(walls, night)
+            break
+        except HeldElsewhere as held:
+            if walls.clock() > deadline:
+                raise HeldElsewhere(
+                    f"Night {night.plan_id} was stopped and does not end. {held.message}",
+                    hint="Wait for those processes to end, or end them, then start again.",
+                ) from None
         walls.sleep(TURN_SECONDS)
     if night.plan.org.org_id == walls.org.org_id:
         release_jobs(walls, night.plan_id)
@@ -458,24 +463,23 @@ class _Lanes:
 # A person's switches
 
 
-def request_stop(book: Book) -> NightEntry | None:
-    """Stops the newest night without asking any org: nothing new is started, and its processes end. ``None``: no night."""
+def request_stop(book: Book) -> NightEntry:
+    """Stops the newest night without asking any org: nothing new is started, and its processes end."""
     night = book.newest()
-    if night is not None:
-        book.request_stop(night.plan_id)
+    if night is None:
+        raise StateError("There is no night to stop.")
+    book.request_stop(night.plan_id)
     return night
 
 
-def stop(walls: Walls) -> tuple[NightEntry, int] | None:
-    """Stops the newest night, then aborts its own open jobs. Returns how many; ``None``: no night.
+def stop(walls: Walls) -> int:
+    """Stops the newest night, then aborts its own open jobs and returns how many.
 
     Raises ``WrongOrg``, with the stop in force, when its jobs are in another org.
     """
     night = request_stop(walls.book)
-    if night is None:
-        return None
     night.plan.check_belongs(walls.org, walls.mapping)
-    return _night(walls, night.plan_id), release_jobs(walls, night.plan_id)
+    return release_jobs(walls, night.plan_id)
 
 
 def restart(walls: Walls, *, partitions: Collection[str] | None = None) -> NightEntry:

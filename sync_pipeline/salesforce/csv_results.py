@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from typing import IO
 
@@ -18,6 +19,7 @@ import polars as pl
 from sync_pipeline.domain.errors import Unreadable
 
 PIECE_BYTES = 4 * 1024 * 1024
+NO_ROW = re.compile(rb"[\r\n]*\Z")
 ROW_BYTES_MAX = 64 * 1024 * 1024
 """A longer row is no row: Salesforce allows 400,000 characters per record."""
 
@@ -96,7 +98,7 @@ def _header(line: bytes) -> list[str]:
 
 
 def _parsed(piece: bytes, schema: dict[str, pl.String], columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
-    if not piece.strip(b"\r\n"):
+    if NO_ROW.match(piece):
         return
     if piece.startswith(codecs.BOM_UTF8):
         piece = codecs.BOM_UTF8 + piece  # Polars takes one off each piece; here it is the first letter of a value

@@ -1,8 +1,9 @@
 """Holds two sides against each other by key and value, whatever their size, in constant memory.
 
 A side is a stream of frames in which a row is a key and two hashes: ``matched`` of the key as the target matches it,
-``digest`` of the values that must be equal. The frames become Parquet files; DuckDB joins them bucket by bucket of
-``matched``, so that only one bucket is ever in memory. Keys themselves are read again for the rows that differ alone.
+``digest`` of the values that must be equal. The frames become Parquet files, and each slice of ``matched`` has a sum over
+its rows. Slices with one sum on both sides are equal and are looked at no more; DuckDB joins the others bucket by bucket,
+so that only one bucket is ever in memory. Keys themselves are read again for the rows that differ alone.
 
 Two different keys share a 64-bit hash with a chance of one in a million for 10,000,000 rows; such a pair shows as a
 difference, never as equality, unless their values share a hash too.
@@ -24,6 +25,10 @@ FILE_ROWS: Final = 100_000
 BUCKET_ROWS: Final = 500_000
 """Rows of the larger side that are joined at once: about 60 MB. Every bucket is one look at all files."""
 HASHES: Final = 2**64
+SLICES: Final = 2**12
+"""Of all hashes, each with a sum of its own."""
+GOLDEN: Final = 0x9E3779B97F4A7C15
+SUM_SEED: Final = 3
 
 
 class Side(StrEnum):
@@ -65,6 +70,9 @@ that explains the finding. ``sent``: the org should hold it. ``rows``: how many 
 finding, an orphan's rows are one each."""
 
 
+SUMS: Final = pl.Schema({"slice": pl.UInt64, "sum": pl.UInt64, "rows": pl.UInt64})
+
+
 class Comparison:
     """One comparison, in a folder of its own that the caller removes. Used by one thread.
 
@@ -79,6 +87,7 @@ class Comparison:
         self._bucket_rows = bucket_rows
         self._waiting: dict[Side, list[pl.DataFrame]] = {side: [] for side in Side}
         self._files: dict[Side, int] = dict.fromkeys(Side, 0)
+        self._sums = {side: pl.DataFrame(schema=SUMS) for side in (Side.EXPECTED, Side.PRESENT)}
         self.rows: dict[Side, int] = dict.fromkeys(Side, 0)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._database = duckdb.connect(
@@ -120,11 +129,28 @@ class Comparison:
             self._database.execute(
                 f"CREATE OR REPLACE VIEW {side} AS SELECT * FROM read_parquet('{_quoted(self._folder)}/{side}-*.parquet')"
             )
-        buckets = -(-max(self.rows.values()) // self._bucket_rows) or 1
-        for bucket in range(buckets):
-            lower, upper = HASHES * bucket // buckets, HASHES * (bucket + 1) // buckets - 1
+        for first, last in self._buckets():
+            lower, upper = HASHES // SLICES * first, HASHES // SLICES * (last + 1) - 1
             if self._join(lower, upper):
                 yield self._named(lower, upper)
+
+    def _buckets(self) -> Iterator[tuple[int, int]]:
+        """First and last of slices that follow one another, may be unequal, and have few enough rows to be joined."""
+        sides = self._sums[Side.EXPECTED].join(self._sums[Side.PRESENT], on="slice", how="full", coalesce=True)
+        is_equal = [pl.col(name).eq_missing(pl.col(f"{name}_right")) for name in ("sum", "rows")]
+        unequal = sides.filter(~pl.all_horizontal(is_equal))
+        if len(self._digests) > 1:  # a sum cannot leave values out
+            unequal = sides
+        first = last = None
+        rows = 0
+        for number, more in unequal.sort("slice").select("slice", pl.max_horizontal("rows", "rows_right")).iter_rows():
+            if first is not None and last is not None and (number > last + 1 or rows + more > self._bucket_rows):
+                yield first, last
+                first, rows = None, 0
+            first = number if first is None else first
+            last, rows = number, rows + more
+        if first is not None and last is not None:
+            yield first, last
 
     def _write(self, side: Side) -> None:
         frames, self._waiting[side] = self._waiting[side], []
@@ -133,6 +159,19 @@ class Comparison:
             self._folder / f"{side}-{self._files[side]:05d}.parquet", compression="lz4", statistics=False
         )
         self._files[side] += 1
+        if side in self._sums:
+            self._add_up(side, frame)
+
+    def _add_up(self, side: Side, frame: pl.DataFrame) -> None:
+        """Adds the rows that must be equal on both sides to the sums of their slices."""
+        rows = frame.filter("sent") if side is Side.EXPECTED else frame
+        mixed = (pl.col("matched") * pl.lit(GOLDEN, dtype=pl.UInt64) + pl.col("digest")).hash(SUM_SEED)
+        added = (
+            rows.select((pl.col("matched") // (HASHES // SLICES)).alias("slice"), mixed.alias("sum"))
+            .group_by("slice")
+            .agg(pl.col("sum").sum(), pl.len().cast(pl.UInt64).alias("rows"))
+        )
+        self._sums[side] = pl.concat([self._sums[side], added]).group_by("slice").agg(pl.col("sum", "rows").sum())
 
     def _schema(self, side: Side) -> dict[str, type[pl.DataType]]:
         of_side: dict[Side, dict[str, type[pl.DataType]]] = {

@@ -134,6 +134,20 @@ def test_a_stop_ends_the_sync_of_another_process_and_a_restart_goes_on(run: Run,
     assert gone_on.document["plan_id"] == document["plan_id"]
 
 
+def test_a_stop_is_heard_although_nobody_can_log_in_any_more(run: Run, start: Start, org: Org) -> None:
+    working = start("sync")
+    loading(run)
+    org.set_setting("clients", {"somebody": "else"})
+
+    stopped = run("stop")
+    working.communicate(timeout=PATIENCE)
+
+    assert stopped.code == 2
+    assert "could not be aborted from here" in stopped.err
+    assert working.returncode == 1
+    assert (status(run)["state"], job_states(org)) == ("stopped", {"Aborted"})
+
+
 def test_a_stopped_night_stays_stopped_for_status_and_goes_on_with_sync(run: Run, start: Start, org: Org) -> None:
     working = start("sync")
     loading(run)

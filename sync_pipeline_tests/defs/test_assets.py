@@ -94,7 +94,7 @@ def test_a_range_whose_rows_do_not_come_is_red_and_its_check_says_why(single: St
     (only,) = single.partitions
     count_of_120 = answer_to_a_count(single)
     next_night(single.org, change=0.0, delete=0.1)
-    # The statements of a range: rows without a key, rows, count; then, as those differ, rows and count once more.
+    # Statements 3 and 6 are the counts: each is asked after rows without a key and rows were read, and not enough came.
     add_fault(
         single.org,
         rule_of(
@@ -112,7 +112,7 @@ def test_a_range_whose_rows_do_not_come_is_red_and_its_check_says_why(single: St
     run = single.sync(only)
 
     assert f"({only}): the source counts 120 rows and hands out 108" in failure_of(run)
-    assert single.checks(run.run_id) == {"staged_equals_expected": False}
+    assert single.checks(run.run_id)["staged_equals_expected"] is False
     assert not is_materialized(single, only)
     assert single.entry(only).state is RangeState.FAILED
 

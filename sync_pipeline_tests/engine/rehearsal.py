@@ -32,7 +32,6 @@ from sync_pipeline.simulated_org.seed import SOURCE, seed
 from sync_pipeline.simulated_org.source import source_rows
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.simulated_org.uploads import upload_file
-from sync_pipeline.staging.book import Book
 from sync_pipeline.staging.durable import Disk
 from sync_pipeline.staging.range_store import RangeStore
 from sync_pipeline.wiring import open_walls
@@ -238,18 +237,9 @@ def opened(
     waiting = Hurried(org)
     wire = Wire(OrgTransport(org.folder), before=before)
     settings = replace(load_settings({"SYNC_HOME": str(home)}), policy=policy)
-    walls = open_walls(settings, interruption=waiting, transport=wire)
-    walls.book.close()
     began = datetime.now(UTC)
-
-    def now() -> datetime:
-        return began + timedelta(seconds=waiting.seconds)
-
-    walls = replace(
-        walls,
-        disk=disk or Disk(),
-        book=Book(walls.area.book_file, now=now),
-        now=now,
-        clock=lambda: waiting.seconds,
+    walls = open_walls(
+        settings, interruption=waiting, transport=wire, now=lambda: began + timedelta(seconds=waiting.seconds)
     )
+    walls = replace(walls, disk=disk or Disk(), clock=lambda: waiting.seconds)
     return Rehearsal(org, home, wire, waiting, walls)

@@ -300,6 +300,23 @@ def test_an_abandoned_night_is_told_although_the_next_one_is_open(nights: Nights
     assert "2 ranges unfinished, 20 rows left" in note["message"]
 
 
+def test_two_verdicts_between_two_looks_are_two_notes(nights: Nights, alerts: Alerts, web: Web) -> None:
+    nights.whole(missing=(A,))
+    alerts.tick()
+    nights.whole()
+    nights.whole(missing=(B,))
+    nights.whole()
+
+    alerts.tick()
+
+    assert [title.split(":")[0] for title in web.titles] == [
+        "Night not reconciled, 1 check fails",
+        "Night reconciled again",
+        "Night not reconciled, 1 check fails",
+        "Night reconciled again",
+    ]
+
+
 def test_bad_nights_from_before_there_were_alerts_are_no_news(nights: Nights, alerts: Alerts, web: Web) -> None:
     nights.whole(missing=(A,))
     nights.whole()

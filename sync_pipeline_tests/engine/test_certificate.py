@@ -237,6 +237,19 @@ def test_the_newest_certificate_that_is_written_anew_is_another_than_the_book_kn
     assert problem.endswith("was changed: the book knows another hash of it.")
 
 
+def test_what_was_taken_away_or_written_anew_stays_noticed_when_the_next_one_is_issued(three: World) -> None:
+    third = files_of(three)[2]
+    contents = json.loads(third.read_text())["contents"]
+    third.write_text(json.dumps(sealed(contents | {"verdict": "splendid"}, None).to_json()))
+    again(three)
+    assert [problem.partition(" of night")[0] for problem in chain_of(three).problems] == ["Certificate 3"]
+
+    files_of(three)[3].unlink()
+    again(three)
+    assert "Certificate 4 is missing." in chain_of(three).problems
+    assert chain_of(three).certificates[-1].number == 5
+
+
 def test_all_certificates_taken_away_at_once_are_missed(three: World) -> None:
     for file in folder_of(three.walls.area).iterdir():
         file.unlink()

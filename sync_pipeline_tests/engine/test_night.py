@@ -13,8 +13,17 @@ from typing import Any
 import httpx
 import pytest
 
-from sync_pipeline.domain.errors import HeldElsewhere, PlanRefused, Stopped, SyncError, UsageError, WrongOrg
+from sync_pipeline.domain.errors import (
+    HeldElsewhere,
+    MappingError,
+    PlanRefused,
+    Stopped,
+    SyncError,
+    UsageError,
+    WrongOrg,
+)
 from sync_pipeline.domain.ledger import RangeState, Verdict
+from sync_pipeline.domain.mapping import load_mapping
 from sync_pipeline.domain.night import NightEntry
 from sync_pipeline.domain.plan import Plan
 from sync_pipeline.domain.policy import OtherLoads
@@ -32,7 +41,7 @@ from sync_pipeline.engine.night import (
     view_of,
 )
 from sync_pipeline.engine.presence import presences
-from sync_pipeline.settings import load_settings
+from sync_pipeline.settings import PACKAGED_MAPPING, load_settings
 from sync_pipeline.simulated_org.app import OrgTransport
 from sync_pipeline.simulated_org.faults import clear_faults
 from sync_pipeline.simulated_org.seed import next_night, seed
@@ -158,6 +167,35 @@ def test_a_plan_that_the_caller_does_not_accept_leaves_everything_as_it_was(smal
 
     (left,) = small.walls.book.nights()
     assert (left.plan_id, left.verdict, left.stop_requested_at) == (night.plan_id, None, None)
+
+
+def test_a_mapping_that_does_not_fit_ends_no_night(small: Rehearsal, tmp_path: Path) -> None:
+    night = opened(small)
+    (tmp_path / "mapping.toml").write_text(PACKAGED_MAPPING.read_text().replace('"Name__c"', '"Nickname__c"'))
+    small.walls = replace(small.walls, mapping=load_mapping(tmp_path / "mapping.toml"))
+
+    with pytest.raises(MappingError, match="Nickname__c"):
+        opened(small, fresh=True)
+
+    (left,) = small.walls.book.nights()
+    assert (left.plan_id, left.verdict, left.stop_requested_at) == (night.plan_id, None, None)
+
+
+def test_the_processes_of_a_night_that_is_given_up_hear_it_and_are_waited_for(small: Rehearsal) -> None:
+    first = opened(small)
+    followed: list[NightEntry] = []
+    opener = threading.Thread(target=lambda: followed.append(opened(small, fresh=True)))
+
+    with small.walls.area.lock_range(small.partitions[0]), small.walls.area.lock_measure():
+        opener.start()
+        while len(small.waiting.waits) < 3:
+            assert opener.is_alive()
+            threading.Event().wait(0.01)
+        is_told, is_waiting = small.walls.book.is_stopped(first.plan_id), not followed
+    opener.join()
+
+    assert (is_told, is_waiting) == (True, True)
+    assert followed[0].plan_id > first.plan_id
 
 
 def test_a_night_is_opened_by_one_process_at_a_time(small: Rehearsal) -> None:

@@ -139,12 +139,6 @@ class World:
         """One night from its plan to its verdict."""
         return drive(self.walls, open_night(self.walls, rearm=True), on_event=lambda told: None)
 
-    def load(self) -> NightEntry:
-        """One night, whose measurement the test repeats after it has done some damage."""
-        night = self.night()
-        assert night.verdict is not None
-        return night
-
     def measure(self, **how: Any) -> Measurement:
         """The newest night measured once more, against what it staged unless told otherwise; nothing is recorded."""
         newest = self.walls.book.newest()
