@@ -40,7 +40,6 @@ THIRD_PARTIES: dict[str, frozenset[str]] = {
     "duckdb": frozenset({"staging", "simulated_org"}),
     "sqlite3": frozenset({"staging", "simulated_org"}),
     "httpx": frozenset({"salesforce", "simulated_org", "wiring"}),
-    "uvicorn": frozenset({"simulated_org"}),
     "rich": frozenset({"cli"}),
     "apprise": frozenset({"engine"}),
 }

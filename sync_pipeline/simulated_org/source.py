@@ -5,11 +5,12 @@ A statement that runs keeps reading the file it began with; ``state.py`` says wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from sync_pipeline.simulated_org.state import Org
 
@@ -45,13 +46,28 @@ def write_source(org: Org, name: str, frames: Iterable[pl.DataFrame]) -> int:
         row = connection.execute("SELECT generation FROM source_object WHERE name = ?", (name,)).fetchone()
         generation = 1 if row is None else row[0] + 1
         file = f"{name}-{generation:06d}.parquet"
-        lazy = pl.concat([frame.lazy() for frame in frames])
-        lazy.sink_parquet(folder / file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+        _streamed(frames).sink_parquet(
+            folder / file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP
+        )
         rows = pl.scan_parquet(folder / file).select(pl.len()).collect().item()
         connection.execute("INSERT OR REPLACE INTO source_object VALUES (?, ?, ?, ?)", (name, file, rows, generation))
     for old in sorted(folder.glob(f"{name}-*.parquet"))[:-FILES_KEPT]:
         old.unlink(missing_ok=True)
     return int(rows)
+
+
+def _streamed(frames: Iterable[pl.DataFrame]) -> pl.LazyFrame:
+    """The frames one after the other, so that no more of them are in memory than are being written."""
+    left = iter(frames)
+    first = next(left)
+
+    def rows(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        yield first
+        yield from left
+
+    return register_io_source(rows, schema=first.schema, is_pure=False)
 
 
 def change_source(org: Org, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> int:
