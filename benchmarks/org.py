@@ -54,9 +54,9 @@ class Orgs:
 
     def seeded(self, rows: int, *options: str) -> Path:
         """An org with so many rows and nothing in its CRM; nobody may write to it."""
-        folder = self.folder / "-".join(["org", str(rows), *(option.strip("-") for option in options)])
+        folder = self.folder / "-".join(["org", str(rows), *(option.lstrip("-") for option in options)])
         if not folder.exists():
-            passing = folder.with_suffix(".tmp")
+            passing = folder.with_name(f"{folder.name}.tmp")
             seed(passing, "--rows", str(rows), *options)
             passing.rename(folder)
         return folder

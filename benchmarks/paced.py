@@ -1,17 +1,20 @@
 """Against an org at the pace of a real one: how near a night comes to the best possible schedule, and lost locks.
 
-The knob ``pace`` lets a statement and a batch take time, some batches at once; a batch that shares an account with one
-that began before it loses its lock on those rows. ``python -m benchmarks.paced ROWS GROUP_BY OFFSET`` is a night's
-loading with or without parent order (``AccountId`` or nothing) and offset starts (1 or 0): every range sends all of its
-parts at once and none a second time; what it prints is the share of rows that lost their lock.
+The knob ``pace`` lets a statement and a batch take time, some batches at once. A batch that shares an account with one
+that began before it and still runs loses its lock on those rows.
+
+``python -m benchmarks.paced GROUP_BY OFFSETS`` sends every part of a staged night at once and none a second time: the
+rows of a range in the order of the field GROUP_BY, or of their keys where it is empty; the ranges start at offsets of
+their own unless OFFSETS is 0. It prints the rows, and how many of them lost their lock.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
-import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,43 +24,48 @@ from benchmarks.process import Failed, run
 from benchmarks.sheet import Sheet
 
 if TYPE_CHECKING:
-    import polars as pl
+    from sync_pipeline.salesforce.bulk import Bulk
 
-ROWS_MAX = 300_000
-BATCH_ROWS = 10_000
-"""What the org works on as one, and one of its batches lasts so many seconds:"""
-BATCH_SECONDS = 10.0
-BATCHES = 5
-"""Batches at once."""
+SCALE = 10
+"""Rows, jobs and batches are a tenth of what they are in a night, so that its shape is that of ten times the rows."""
+BATCH_ROWS, PART_ROWS = 10_000 // SCALE, 100_000 // SCALE
+SCALED = {"SYNC_PART_ROWS": str(PART_ROWS), "SYNC_DISTRIBUTION": "none", "SYNC_VERIFY": "counts"}
+
 QUERY_SECONDS = 1.0
+"""Each statement of the source takes so long."""
+BATCH_SECONDS = 1.5
+BATCHES = 5
+"""Batches that the org works on at once."""
 STATEMENTS_BEFORE = 4
-"""Statements that must end one after the other before a row can come: columns, profile, boundaries, counts."""
+"""What a plan asks the source, one after the other: its columns, its rows, boundaries, the rows of the ranges."""
+STATEMENTS_AFTER = 1
+"""What even the shortest measurement asks: the source counted once more."""
 
-LOCK_ROWS_MAX = 200_000
-LOCK_SCALE = 10
-"""The lock nights are that much smaller than a real one: ranges, jobs and batches of a tenth of the rows."""
 LOCK_BATCH_SECONDS = 0.1
 HOT_SHARE = "0.2"
 """Of the rows lie on five accounts."""
-AT_ONCE = (1, 5, 10)
 ORDERS = {
     "in key order": ("", "0"),
     "in parent order": ("AccountId", "0"),
-    "in parent order, offset starts": ("AccountId", "1"),
+    "in parent order, from offsets": ("AccountId", "1"),
 }
-POLLS = ("GET /services/data/v\\d+\\.\\d/jobs/ingest",)
+SENDINGS = ((1, "in key order"), *product((5, 10), ORDERS))
+"""Batches at once, and order. Where one batch has the org for itself, the order does not matter."""
+LOOKS = "GET /services/data/v\\d+\\.\\d/jobs/ingest"
+"""Routes that begin so are looks at jobs, or result files, which have a name more."""
+RESULTS = "successfulResults"
 
 
 def play(bench: Bench) -> Sheet:
-    sheet: Sheet = {"night": _night(bench)}
-    for at_once in AT_ONCE:
-        for order, words in ORDERS.items():
-            sheet[f"{order}, {at_once} at once"] = {"rows locked %": 100 * _locked_share(bench, at_once, words)}
+    sheet: Sheet = {"night at that pace": _night(bench)}
+    for at_once, order in SENDINGS:
+        rows, locked = _locked(bench, at_once, *ORDERS[order])
+        sheet[f"sent once {order}, {at_once} at once"] = {"rows": rows, "locked %": 100 * locked / rows}
     return sheet
 
 
 def figures(sheet: Sheet) -> dict[str, float]:
-    night = sheet["night"]
+    night = sheet["night at that pace"]
     return {"paced_wall": night["÷ best ratio"], "polls": night["polls/minute"]}
 
 
@@ -65,10 +73,97 @@ PART = Part("paced", "Against a paced org", play, figures, rounds=1)
 
 
 def best_seconds(rows: int, *, ranges: int = RANGES) -> float:
-    """The shortest time in which an org of this pace can take the rows: the statements before the first row, one to read
-    a range, and all batches, so many at once; a range's last batch may be a small one."""
-    per_range = math.ceil(rows / ranges)
-    whole, rest = divmod(per_range, BATCH_ROWS)
-    batches = ranges * (whole + (1 if rest else 0))
-    rounds = rows / BATCH_ROWS / BATCHES if rest else math.ceil(batches / BATCHES)
-    return (STATEMENTS_BEFORE + 1) * QUERY_SECONDS + rounds * BATCH_SECONDS
+    """The shortest schedule at this pace: the statements that must end before a range can be read, its own, then all
+    batches of all ranges, the large ones first, and the measurement."""
+    sizes: list[int] = []
+    for place in range(ranges):
+        whole, rest = divmod(rows * (place + 1) // ranges - rows * place // ranges, BATCH_ROWS)
+        sizes += [BATCH_ROWS] * whole + ([rest] if rest else [])
+    free_at = [0.0] * BATCHES
+    for size in sorted(sizes, reverse=True):
+        heapq.heapreplace(free_at, free_at[0] + size / BATCH_ROWS * BATCH_SECONDS)
+    return (STATEMENTS_BEFORE + 1 + STATEMENTS_AFTER) * QUERY_SECONDS + max(free_at)
+
+
+def _night(bench: Bench) -> dict[str, float]:
+    rows, place = bench.rows // SCALE, bench.place("paced")
+    copy = bench.orgs.copied(bench.orgs.seeded(rows))
+    pace = {"query_seconds": QUERY_SECONDS, "rows_per_second": BATCH_ROWS / BATCH_SECONDS, "batches": BATCHES}
+    calls(copy, {"pace": pace, "batch_rows": BATCH_ROWS})
+    with bench.orgs.served(copy) as served:
+        settings = bench.settings(served, place / "home", rows=rows) | SCALED
+        night, document = sync(settings, place=place)
+    if document["totals"]["created"] != rows:
+        raise Failed(f"The night created {document['totals']['created']} of {rows} rows.")
+    looks = sum(n for route, n in calls(copy).items() if route.startswith(LOOKS) and RESULTS not in route)
+    best = best_seconds(rows)
+    return {
+        "rows": rows,
+        "wall s": night.wall_seconds,
+        "best s": best,
+        "÷ best ratio": night.wall_seconds / best,
+        "CPU s": night.cpu_seconds,
+        "polls/minute": looks / night.wall_seconds * 60,
+    }
+
+
+def _locked(bench: Bench, at_once: int, group_by: str, offsets: str) -> tuple[int, int]:
+    """Rows sent, and rows of them that lost their lock."""
+    rows, place = bench.rows // SCALE, bench.place("locks")
+    copy = bench.orgs.copied(bench.orgs.seeded(rows, "--hot-parents", HOT_SHARE))
+    pace = {"rows_per_second": BATCH_ROWS / LOCK_BATCH_SECONDS, "batches": at_once}
+    calls(copy, {"pace": pace, "batch_rows": BATCH_ROWS})
+    with bench.orgs.served(copy) as served:
+        settings = bench.settings(served, place / "home", rows=rows) | SCALED
+        sent = run(["-m", "benchmarks.paced", group_by, offsets], folder=place, settings=settings)
+    counted: list[int] = json.loads(sent.out)
+    return counted[0], counted[1]
+
+
+def _send(bulk: Bulk, files: list[Path], pause: float) -> tuple[int, int]:
+    """All parts of a range, each as a job; rows that lost their lock, and all rows."""
+    from time import sleep
+
+    jobs = []
+    for file in files:
+        job = bulk.create()
+        bulk.upload(job.id, file)
+        jobs.append(bulk.close(job.id))
+    rows = locked = 0
+    for job in jobs:
+        while not (job := bulk.info(job.id)).state.is_terminal:
+            sleep(pause)
+        rows += job.processed
+        for frame in bulk.failures(job.id):
+            locked += int(frame["error"].str.starts_with("UNABLE_TO_LOCK_ROW").sum())
+    return rows, locked
+
+
+def main(group_by: str, offsets: str) -> None:
+    """The program that sends a staged night once."""
+    from benchmarks.staged import staged
+    from sync_pipeline.engine.night import open_night
+    from sync_pipeline.settings import load_settings
+    from sync_pipeline.wiring import open_walls
+
+    walls = open_walls(load_settings())
+    plan = open_night(walls).plan
+    ranges = [
+        staged(
+            walls,
+            plan,
+            planned,
+            group_by=group_by or None,
+            start_fraction=int(offsets) * planned.place / len(plan.ranges),
+            batch_rows=BATCH_ROWS,
+        )
+        for planned in plan
+    ]
+    with ThreadPoolExecutor(len(ranges)) as pool:
+        sent = list(pool.map(lambda files: _send(walls.bulk, files, walls.policy.poll_seconds), ranges))
+    walls.close()
+    print(json.dumps([sum(rows for rows, _ in sent), sum(locked for _, locked in sent)]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -234,9 +234,7 @@ def _end_badly(walls: Walls, plan_id: str, partition: str, error: BaseException)
         log.warning("range %s ended (%s), which could not be written down: %s", partition, reason, failure.message)
 
 
-def release_jobs(
-    walls: Walls, plan_id: str, partition: str | None = None, *, seconds: float = RELEASE_SECONDS
-) -> int:
+def release_jobs(walls: Walls, plan_id: str, partition: str | None = None, *, seconds: float = RELEASE_SECONDS) -> int:
     """Aborts own jobs that are still open, side by side, and returns how many were.
 
     Returns within so many ``seconds``; a job whose abortion did not get through by then is adopted later. What the jobs

@@ -39,7 +39,7 @@ from sync_pipeline.engine.drift import CHANGED, DRIFT, FATES, look_again, mark_c
 from sync_pipeline.engine.duplicates import groups_in, judge, write_groups
 from sync_pipeline.engine.equality import Equality, folds_case
 from sync_pipeline.engine.range_run import DRIFT_FILE
-from sync_pipeline.engine.values import convert
+from sync_pipeline.engine.values import convert, staged_schema
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.staging.comparison import FINDINGS, Comparison, Kind, Side
 from sync_pipeline.staging.durable import Disk
@@ -438,12 +438,13 @@ class _Measuring:
             frame, sent = self._converted(source.sort(self._walls.mapping.source_key), groups)
             return frame.filter(sent)
         wanted = keys.implode()
-        found = [
-            frame.filter(sent & frame["key"].is_in(wanted))
-            for planned in self._ranges
-            for frame, sent in self._staged_rows(planned)
-        ]
-        return pl.concat(found)
+        found = pl.DataFrame(schema={"key": pl.String, **staged_schema(self._walls.mapping, self._target)})
+        for planned in self._ranges:
+            for frame, sent in self._staged_rows(planned):
+                rows = frame.filter(sent & frame["key"].is_in(wanted)).select(found.columns)
+                # Made anew of its rows: a frame that was filtered keeps the texts of its whole page alive.
+                found = pl.concat([found, pl.DataFrame(rows.rows(), schema=found.schema, orient="row")])
+        return found
 
     # What differs
 

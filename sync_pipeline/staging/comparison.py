@@ -24,9 +24,8 @@ FILE_ROWS: Final = 100_000
 """Rows gathered before a file is written."""
 BUCKET_ROWS: Final = 500_000
 """Rows of the larger side that are joined at once: about 60 MB. Every bucket is one look at all files."""
-HASHES: Final = 2**64
-SLICES: Final = 2**12
-"""Of all hashes, each with a sum of its own."""
+SHIFT: Final = 52
+"""Bits of a hash below those that number its slice; there are 4,096 slices."""
 GOLDEN: Final = 0x9E3779B97F4A7C15
 SUM_SEED: Final = 3
 
@@ -129,28 +128,26 @@ class Comparison:
             self._database.execute(
                 f"CREATE OR REPLACE VIEW {side} AS SELECT * FROM read_parquet('{_quoted(self._folder)}/{side}-*.parquet')"
             )
-        for first, last in self._buckets():
-            lower, upper = HASHES // SLICES * first, HASHES // SLICES * (last + 1) - 1
-            if self._join(lower, upper):
-                yield self._named(lower, upper)
+        for slices in self._buckets():
+            inside = f"matched >> {SHIFT} IN ({', '.join(map(str, slices))})"
+            if self._join(inside):
+                yield self._named(inside)
 
-    def _buckets(self) -> Iterator[tuple[int, int]]:
-        """First and last of slices that follow one another, may be unequal, and have few enough rows to be joined."""
+    def _buckets(self) -> Iterator[list[int]]:
+        """The slices that may be unequal, as many at once as have few enough rows to be joined."""
         sides = self._sums[Side.EXPECTED].join(self._sums[Side.PRESENT], on="slice", how="full", coalesce=True)
         is_equal = [pl.col(name).eq_missing(pl.col(f"{name}_right")) for name in ("sum", "rows")]
-        unequal = sides.filter(~pl.all_horizontal(is_equal))
-        if len(self._digests) > 1:  # a sum cannot leave values out
-            unequal = sides
-        first = last = None
-        rows = 0
-        for number, more in unequal.sort("slice").select("slice", pl.max_horizontal("rows", "rows_right")).iter_rows():
-            if first is not None and last is not None and (number > last + 1 or rows + more > self._bucket_rows):
-                yield first, last
-                first, rows = None, 0
-            first = number if first is None else first
-            last, rows = number, rows + more
-        if first is not None and last is not None:
-            yield first, last
+        # A sum cannot leave values out that need not be equal.
+        unequal = sides.filter(~pl.all_horizontal(is_equal)) if len(self._digests) == 1 else sides
+        bucket, held = list[int](), 0
+        for number, rows in unequal.sort("slice").select("slice", pl.max_horizontal("rows", "rows_right")).iter_rows():
+            if bucket and held + rows > self._bucket_rows:
+                yield bucket
+                bucket, held = [], 0
+            bucket.append(number)
+            held += rows
+        if bucket:
+            yield bucket
 
     def _write(self, side: Side) -> None:
         frames, self._waiting[side] = self._waiting[side], []
@@ -167,7 +164,7 @@ class Comparison:
         rows = frame.filter("sent") if side is Side.EXPECTED else frame
         mixed = (pl.col("matched") * pl.lit(GOLDEN, dtype=pl.UInt64) + pl.col("digest")).hash(SUM_SEED)
         added = (
-            rows.select((pl.col("matched") // (HASHES // SLICES)).alias("slice"), mixed.alias("sum"))
+            rows.select((pl.col("matched") // 2**SHIFT).alias("slice"), mixed.alias("sum"))
             .group_by("slice")
             .agg(pl.col("sum").sum(), pl.len().cast(pl.UInt64).alias("rows"))
         )
@@ -181,11 +178,10 @@ class Comparison:
         }
         return {"n": pl.UInt32, "matched": pl.UInt64, **dict.fromkeys(self._digests, pl.UInt64), **of_side[side]}
 
-    def _join(self, lower: int, upper: int) -> int:
+    def _join(self, inside: str) -> int:
         """Keeps the unequal rows of one bucket in a table by their numbers, and the keys that the org has more than once
         in another; returns how many both hold."""
         digests = ", ".join(self._digests)
-        inside = f"matched BETWEEN {lower} AND {upper}"
         of_present = ", ".join(f"p.{digest} AS {digest}" for digest in self._digests)
         self._database.execute(
             f"""
@@ -208,9 +204,8 @@ class Comparison:
         ).fetchone()
         return int(counted[0]) if counted is not None else 0
 
-    def _named(self, lower: int, upper: int) -> pl.DataFrame:
+    def _named(self, inside: str) -> pl.DataFrame:
         """The unequal rows with what they are, their key and their place."""
-        inside = f"matched BETWEEN {lower} AND {upper}"
         staged = ", ".join(f"any_value({digest}) FILTER (sent) AS {digest}" for digest in self._digests)
         was_staged = "s.matched IS NOT NULL AND s.sent"
         changed = "false"

@@ -183,12 +183,13 @@ def test_a_mapping_that_does_not_fit_ends_no_night(small: Rehearsal, tmp_path: P
 
 def test_the_processes_of_a_night_that_is_given_up_hear_it_and_are_waited_for(small: Rehearsal) -> None:
     first = opened(small)
+    small.walls.sleep(1.0)
     followed: list[NightEntry] = []
     opener = threading.Thread(target=lambda: followed.append(opened(small, fresh=True)))
 
     with small.walls.area.lock_range(small.partitions[0]), small.walls.area.lock_measure():
         opener.start()
-        while len(small.waiting.waits) < 3:
+        while len(small.waiting.waits) < 4:
             assert opener.is_alive()
             threading.Event().wait(0.01)
         is_told, is_waiting = small.walls.book.is_stopped(first.plan_id), not followed
