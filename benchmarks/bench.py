@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,11 @@ class Bench:
         folder = self.folder / f"{self._places:04d}-{name}"
         folder.mkdir(parents=True)
         return folder
+
+    def clear(self) -> None:
+        """Frees the disk of what the last part made; what all parts share stays."""
+        for folder in [*self.folder.glob("[0-9]*"), *self.orgs.folder.glob("copy-*")]:
+            shutil.rmtree(folder)
 
     def settings(self, served: Served, home: Path, *, rows: int, ranges: int = RANGES) -> dict[str, str]:
         """The settings of a night of that org in so many ranges, its state in ``home``."""

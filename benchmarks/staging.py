@@ -76,7 +76,7 @@ def rows_of(count: int) -> pl.DataFrame:
     text = pl.col("n").cast(pl.String)
     return frame.select(
         key="externalOpp" + text.str.zfill(7),
-        Name="Globex licences, \"phase\" " + text,
+        Name='Globex licences, "phase" ' + text,
         StageName=pl.lit("Qualification"),
         Amount=(pl.col("n") * 7_919 % 5_000_000).cast(pl.Decimal(38, 2)),
         CloseDate=pl.date(2026, 1, 1) + pl.duration(days=pl.col("n") % 365),
@@ -119,7 +119,9 @@ def live(frame: pl.DataFrame, folder: Path, mapping: Any, *, group_by: str | Non
     for part, keys in zip(parts, results, strict=True):
         saved = keys.with_columns(id=pl.lit("0065e00000abcdeAAA"), created=pl.lit(True))
         with ledger.doing("outcomes"):
-            store.record_outcomes(part, f"job {part.number}", successes=[saved], failures=[], unprocessed=[], transient=())
+            store.record_outcomes(
+                part, f"job {part.number}", successes=[saved], failures=[], unprocessed=[], transient=()
+            )
     with ledger.doing("close"):
         store.close()
     return ledger, commits
