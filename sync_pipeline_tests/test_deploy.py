@@ -41,10 +41,10 @@ def example() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def command_of(name: str, environment: dict[str, str]) -> list[str]:
-    """The unit's ExecStart as systemd would start it, with the project here in the place of the installed one."""
+def command_of(name: str, environment: dict[str, str], *, entry: str = "ExecStart") -> list[str]:
+    """The unit's command as systemd would start it, with the project here in the place of the installed one."""
     bin_folder = Path(sys.executable).parent
-    started = unit(name)["Service"]["ExecStart"].replace(f"{INSTALLED}/.venv/bin", str(bin_folder))
+    started = unit(name)["Service"][entry].replace(f"{INSTALLED}/.venv/bin", str(bin_folder))
     expanded = re.sub(r"\$\{(\w+)\}", lambda variable: environment[variable[1]], started)
     return [word.replace(INSTALLED, str(PROJECT)) for word in shlex.split(expanded)]
 
@@ -71,6 +71,8 @@ def test_the_commands_of_the_units_make_a_dagster_that_lives(instance: Path, tmp
         environment |= {"DAGSTER_CODE_PORT": str(free_port()), "DAGSTER_WEB_PORT": str(free_port())}
         shutil.copy(instance, tmp_path / "dagster.yaml")
         url = f"http://127.0.0.1:{environment['DAGSTER_WEB_PORT']}"
+        before = command_of(UNITS[0], environment, entry="ExecStartPre")
+        subprocess.run(before, env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=120)
         with ExitStack() as services:
             for name in UNITS:
                 log = tmp_path / f"{name}.log"

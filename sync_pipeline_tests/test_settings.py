@@ -34,6 +34,7 @@ PEM = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
 FIXED = {
     "sort_slots": "more than two ranges put in order at once would not fit into the memory that is promised",
     "batch_rows": "Salesforce cuts batches of this size",
+    "rerun_pauses": "they only keep a failing range from a storm of runs",
 }
 """Fields of Policy that are no settings."""
 

@@ -106,6 +106,8 @@ def _run(
             raise Stopped(f"Night {plan_id} is stopped.", hint="Go on with `sync-pipeline restart` or `sync`.")
         if not walls.book.is_newest(plan_id):
             raise HeldElsewhere(f"A newer night has taken the place of night {plan_id}.", hint="Run its ranges.")
+        if is_done:  # it stays done until its new run has begun
+            check_disk(walls, night.plan, needed=0)
         with _beating(walls, plan_id, partition, heartbeat):
             try:
                 check_disk(walls, night.plan, needed=0)

@@ -24,8 +24,8 @@ FILE_ROWS: Final = 100_000
 """Rows gathered before a file is written."""
 BUCKET_ROWS: Final = 500_000
 """Rows of the larger side that are joined at once: about 60 MB. Every bucket is one look at all files."""
-SHIFT: Final = 52
-"""Bits of a hash below those that number its slice; there are 4,096 slices."""
+SHIFT: Final = 54
+"""Bits of a hash below those that number its slice; there are 1,024 slices."""
 GOLDEN: Final = 0x9E3779B97F4A7C15
 SUM_SEED: Final = 3
 
@@ -161,7 +161,7 @@ class Comparison:
 
     def _add_up(self, side: Side, frame: pl.DataFrame) -> None:
         """Adds the rows that must be equal on both sides to the sums of their slices."""
-        rows = frame.filter("sent") if side is Side.EXPECTED else frame
+        rows = frame if side is Side.PRESENT or frame["sent"].all() else frame.filter("sent")
         mixed = (pl.col("matched") * pl.lit(GOLDEN, dtype=pl.UInt64) + pl.col("digest")).hash(SUM_SEED)
         added = (
             rows.select((pl.col("matched") // 2**SHIFT).alias("slice"), mixed.alias("sum"))
