@@ -75,6 +75,7 @@ def _show_plan(terminal: Terminal, planned: Plan, duplicated_keys: int) -> None:
         terminal.print(
             f"Forecast: {forecast.api_calls:,} API calls of {cell(forecast.api_calls_left)} left, "
             f"{forecast.ingest_batches:,} ingest batches of {cell(forecast.ingest_batches_left)} left, "
+            f"{cell(forecast.storage_mb)} MB of data storage of {cell(forecast.storage_mb_left)} left, "
             f"{forecast.disk_bytes / 1e6:,.0f} MB of disk, about {duration(forecast.seconds)}"
         )
     for note in planned.notes:

@@ -160,7 +160,9 @@ class Mapping:
             elif not (field.createable and field.updateable):
                 problems.append(f"{mapped.target} is read-only for this user")
             elif field.type not in TARGET_TYPES[mapped.type]:
-                problems.append(f"{mapped.target} is of type {field.type}, which the mapping's {mapped.type} cannot fill")
+                problems.append(
+                    f"{mapped.target} is of type {field.type}, which the mapping's {mapped.type} cannot fill"
+                )
         sent = {name.lower() for name in self.target_columns}
         for field in target.fields.values():
             is_needed = field.createable and not field.nillable and not field.defaulted_on_create
@@ -178,7 +180,9 @@ def load_mapping(path: Path) -> Mapping:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise MappingError(f"The mapping {path} cannot be read: {error}.", hint="Set SYNC_MAPPING to a TOML file.") from None
+        raise MappingError(
+            f"The mapping {path} cannot be read: {error}.", hint="Set SYNC_MAPPING to a TOML file."
+        ) from None
     try:
         return parse_mapping(text)
     except MappingError as error:
@@ -242,13 +246,17 @@ def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _only(table: dict[str, Any], known: set[str], *, where: str) -> None:
     if unknown := sorted(set(table) - known):
-        raise MappingError(f"{where} has unknown entries: {', '.join(unknown)}.", hint=f"Known: {', '.join(sorted(known))}.")
+        raise MappingError(
+            f"{where} has unknown entries: {', '.join(unknown)}.", hint=f"Known: {', '.join(sorted(known))}."
+        )
 
 
 def _name(table: dict[str, Any], entry: str, *, where: str) -> str:
     value = table.get(entry)
     if not isinstance(value, str) or not API_NAME.match(value):
-        raise MappingError(f"{where}: {entry} is {value!r}.", hint="It must be an API name: letters, digits, underscores.")
+        raise MappingError(
+            f"{where}: {entry} is {value!r}.", hint="It must be an API name: letters, digits, underscores."
+        )
     return value
 
 

@@ -60,6 +60,9 @@ class Forecast:
     api_calls_left: int | None = None
     api_calls_max: int | None = None
     ingest_batches_left: int | None = None
+    storage_mb: int | None = None
+    """Data storage of the org for rows it does not hold yet; ``None`` when they could not be counted."""
+    storage_mb_left: int | None = None
     disk_bytes_free: int | None = None
 
 
@@ -93,7 +96,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if len({r.partition for r in self.ranges}) != len(self.ranges):
-            raise PlanRefused("Two ranges of the plan have one partition key.", hint="Change SYNC_ROWS_PER_RANGE a little.")
+            raise PlanRefused(
+                "Two ranges of the plan have one partition key.", hint="Change SYNC_ROWS_PER_RANGE a little."
+            )
         if self.expected != self.profile.rows:
             raise PlanRefused(
                 f"The ranges hold {self.expected} rows, the source holds {self.profile.rows}.",
@@ -121,7 +126,10 @@ class Plan:
         if (self.org.org_id, self.org.dataspace) != (org.org_id, org.dataspace):
             differences.append(f"org {self.org}, data space {self.org.dataspace}; now {org}, {org.dataspace}")
         if self.source_object != mapping.source_object or self.mapping_digest != mapping.digest:
-            was, is_now = f"{self.mapping_digest} of {self.source_object}", f"{mapping.digest} of {mapping.source_object}"
+            was, is_now = (
+                f"{self.mapping_digest} of {self.source_object}",
+                f"{mapping.digest} of {mapping.source_object}",
+            )
             differences.append(f"mapping {was}; now {is_now}")
         if differences:
             raise WrongOrg(

@@ -47,6 +47,10 @@ STATEMENT_CALLS: Final = 3
 """Submit, one look, delete."""
 SURVEY_CALLS: Final = 1 + 2 + 1 + 3
 """Describe, the columns of the source, the org's limits, and who else is at work."""
+COUNT_CALLS: Final = 1
+"""How many rows the target holds."""
+RECORD_KB: Final = 2
+"""Data storage of one record: https://help.salesforce.com/s/articleView?id=000193871&type=1"""
 JOB_CALLS: Final = 6
 """Create, upload, close and three result files."""
 JOB_POLLS: Final = 6
@@ -241,6 +245,7 @@ def _forecast(walls: Walls, counts: Sequence[int]) -> tuple[Forecast, list[str]]
     if seconds == 0.0 and rows:
         notes.append("How long it will take is not known: no earlier night over this source has ended.")
     api, batches = limits.get("DailyApiRequests"), limits.get("DailyBulkApiBatches")
+    storage = limits.get("DataStorageMB")
     in_flight = min(rows, policy.load_slots * max(counts))
     forecast = Forecast(
         api_calls=_api_calls(counts, columns=len(walls.mapping.source_columns), policy=policy),
@@ -250,14 +255,25 @@ def _forecast(walls: Walls, counts: Sequence[int]) -> tuple[Forecast, list[str]]
         api_calls_left=api.remaining if api is not None else None,
         api_calls_max=api.max if api is not None else None,
         ingest_batches_left=batches.remaining if batches is not None else None,
+        storage_mb=_storage_mb(walls, rows) if storage is not None else None,
+        storage_mb_left=storage.remaining if storage is not None else None,
         disk_bytes_free=walls.area.free_bytes(),
     )
     return forecast, notes
 
 
+def _storage_mb(walls: Walls, rows: int) -> int | None:
+    """Data storage for the rows that the org does not hold yet, by one count of those it does."""
+    try:
+        new = max(rows - walls.soql.count(), 0)
+    except RequestRefused:  # a count of a large table may take longer than the org allows
+        return None
+    return math.ceil(new * RECORD_KB / 1024)
+
+
 def _api_calls(counts: Sequence[int], *, columns: int, policy: Policy) -> int:
     page_rows = max(min(policy.page_rows, PAGE_BYTES // (columns * VALUE_BYTES)), 1)
-    calls = SURVEY_CALLS + 6 * STATEMENT_CALLS  # the statements of make_plan, and the rows without a key
+    calls = SURVEY_CALLS + COUNT_CALLS + 6 * STATEMENT_CALLS  # the statements of make_plan, and the rows without a key
     for rows in counts:
         calls += 1 + STATEMENT_CALLS + math.ceil(rows / page_rows)
     calls += len(_parts(counts, policy)) * (JOB_CALLS + JOB_POLLS)
@@ -304,6 +320,11 @@ def _shortages(forecast: Forecast, policy: Policy) -> list[str]:
     if forecast.ingest_batches_left is not None and forecast.ingest_batches > forecast.ingest_batches_left:
         reasons.append(
             f"About {forecast.ingest_batches} ingest batches are needed; {forecast.ingest_batches_left} are left today."
+        )
+    if (forecast.storage_mb or 0) > (forecast.storage_mb_left or 0) and forecast.storage_mb_left is not None:
+        reasons.append(
+            f"About {forecast.storage_mb} MB of the org's data storage are needed for new rows; "
+            f"{forecast.storage_mb_left} MB are left."
         )
     if forecast.disk_bytes_free is not None:
         usable = max(forecast.disk_bytes_free - policy.disk_reserve_bytes, 0)

@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 RECHECKED: Final = 10_000
 """Differing rows that are looked at again to name column and values; the others are named by key and ledger alone."""
+ROWS_AT_ONCE: Final = 100_000
+"""Staged rows that are read and hashed together."""
 SAMPLE: Final = 20
 SINCE_STAGED: Final = {
     Kind.MISSING: "new at the source since the range was staged",
@@ -599,10 +601,10 @@ class _Measuring:
 
 
 def _rows_in(store: RangeStore) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-    """Staged rows, page by page, each with whether the org has acknowledged it."""
+    """Staged rows, some pages at once, each with whether the org has acknowledged it."""
     rejected = store.rejected_rows()
-    for file in store.whole_files():
-        frame = pl.read_parquet(file)
+    for files in store.whole_files(rows=ROWS_AT_ONCE):
+        frame = pl.read_parquet(files)
         if len(rejected):
             yield frame, ~frame["row"].is_in(rejected.implode())
         else:

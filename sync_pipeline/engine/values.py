@@ -85,7 +85,9 @@ def convert(frame: pl.DataFrame, mapping: Mapping, target: TargetObject) -> Conv
     key = key_text.str.strip_chars(BLANKS)
     described_key = target.field(mapping.target_key)
     if described_key is None:
-        raise MappingError(f"{target.name} has no field {mapping.target_key}.", hint="Correct the mapping (SYNC_MAPPING).")
+        raise MappingError(
+            f"{target.name} has no field {mapping.target_key}.", hint="Correct the mapping (SYNC_MAPPING)."
+        )
     broken.append((NULL_KEY, mapping.source_key, key.is_null()))
     broken.append((BLANK_KEY, mapping.source_key, key == ""))
     broken.append((RESERVED_TEXT, mapping.source_key, key == NULL_LITERAL))
@@ -152,7 +154,9 @@ def _cleaned(text: pl.Series) -> pl.Series:
     return text.set(text == "", None) if (text == "").any() else text
 
 
-def _typed(text: pl.Series, mapped: FieldMapping, described: TargetField) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
+def _typed(
+    text: pl.Series, mapped: FieldMapping, described: TargetField
+) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
     match mapped.type:
         case FieldType.TEXT:
             return text, [(RESERVED_TEXT, text == NULL_LITERAL), (TOO_LONG, _is_longer(text, described.length))]
@@ -238,9 +242,7 @@ def _rejections(frame: pl.DataFrame, broken: list[tuple[str, str, pl.Series]]) -
     for rule, column, mask in broken:
         positions = mask.fill_null(False).arg_true()
         if len(positions):
-            found.append(
-                reject(frame, positions, code=rule, message=SENTENCES[rule], column=column, set_aside=False)
-            )
+            found.append(reject(frame, positions, code=rule, message=SENTENCES[rule], column=column, set_aside=False))
     if not found:
         return pl.DataFrame(schema=REJECTIONS)
     return pl.concat(found).unique(subset="index", keep="first", maintain_order=True)

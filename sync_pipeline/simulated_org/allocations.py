@@ -43,7 +43,7 @@ MAXIMA: Final[Mapping[str, int]] = {
     "DailyGenericStreamingApiEvents": 10_000,
     "DailyStreamingApiEvents": 200_000,
     "DailyWorkflowEmails": 1_005,
-    "DataStorageMB": 10_240,
+    "DataStorageMB": 102_400,
     "DurableStreamingApiConcurrentClients": 1_000,
     "FileStorageMB": 10_240,
     "HourlyAsyncReportRuns": 1_200,

@@ -46,9 +46,7 @@ def write_source(org: Org, name: str, frames: Iterable[pl.DataFrame]) -> int:
         row = connection.execute("SELECT generation FROM source_object WHERE name = ?", (name,)).fetchone()
         generation = 1 if row is None else row[0] + 1
         file = f"{name}-{generation:06d}.parquet"
-        _streamed(frames).sink_parquet(
-            folder / file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP
-        )
+        _streamed(frames).sink_parquet(folder / file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
         rows = pl.scan_parquet(folder / file).select(pl.len()).collect().item()
         connection.execute("INSERT OR REPLACE INTO source_object VALUES (?, ?, ?, ?)", (name, file, rows, generation))
     for old in sorted(folder.glob(f"{name}-*.parquet"))[:-FILES_KEPT]:

@@ -20,12 +20,14 @@ from typing import Final, Self
 import duckdb
 import polars as pl
 
+from sync_pipeline.staging.arrow import frame_of
+
 FILE_ROWS: Final = 100_000
 """Rows gathered before a file is written."""
 BUCKET_ROWS: Final = 500_000
 """Rows of the larger side that are joined at once: about 60 MB. Every bucket is one look at all files."""
-SHIFT: Final = 54
-"""Bits of a hash below those that number its slice; there are 1,024 slices."""
+SHIFT: Final = 52
+"""Bits of a hash below those that number its slice; there are 4,096 slices."""
 GOLDEN: Final = 0x9E3779B97F4A7C15
 SUM_SEED: Final = 3
 
@@ -109,13 +111,7 @@ class Comparison:
 
     def add(self, side: Side, frame: pl.DataFrame) -> None:
         """Adds rows: ``key``, ``matched``, the digests; the expected side ``place`` and ``sent`` too, the staged ``sent``."""
-        wanted = ["matched", *self._digests]
-        wanted += {Side.EXPECTED: ["key", "place", "sent"], Side.PRESENT: ["key"], Side.STAGED: ["sent"]}[side]
-        first = self.rows[side]
-        numbered = frame.select(
-            pl.int_range(first, first + frame.height, dtype=pl.UInt32, eager=True).alias("n"), *wanted
-        )
-        self._waiting[side].append(numbered)
+        self._waiting[side].append(frame.select(list(self._schema(side))))
         self.rows[side] += frame.height
         if sum(waiting.height for waiting in self._waiting[side]) >= FILE_ROWS:
             self._write(side)
@@ -129,9 +125,9 @@ class Comparison:
                 f"CREATE OR REPLACE VIEW {side} AS SELECT * FROM read_parquet('{_quoted(self._folder)}/{side}-*.parquet')"
             )
         for slices in self._buckets():
-            inside = f"matched >> {SHIFT} IN ({', '.join(map(str, slices))})"
-            if self._join(inside):
-                yield self._named(inside)
+            found = self._unequal(f"matched >> {SHIFT} IN ({', '.join(map(str, slices))})")
+            if found.height:
+                yield found
 
     def _buckets(self) -> Iterator[list[int]]:
         """The slices that may be unequal, as many at once as have few enough rows to be joined."""
@@ -176,87 +172,60 @@ class Comparison:
             Side.PRESENT: {"key": pl.String},
             Side.STAGED: {"sent": pl.Boolean},
         }
-        return {"n": pl.UInt32, "matched": pl.UInt64, **dict.fromkeys(self._digests, pl.UInt64), **of_side[side]}
+        return {"matched": pl.UInt64, **dict.fromkeys(self._digests, pl.UInt64), **of_side[side]}
 
-    def _join(self, inside: str) -> int:
-        """Keeps the unequal rows of one bucket in a table by their numbers, and the keys that the org has more than once
-        in another; returns how many both hold."""
+    def _unequal(self, inside: str) -> pl.DataFrame:
+        """The unequal rows of one bucket with what they are, their key and their place."""
         digests = ", ".join(self._digests)
-        of_present = ", ".join(f"p.{digest} AS {digest}" for digest in self._digests)
-        self._database.execute(
-            f"""
-            CREATE OR REPLACE TEMP TABLE unequal AS
-            SELECT e.n AS expected_n, p.n AS present_n, coalesce(e.matched, p.matched) AS matched, {of_present}
-            FROM (SELECT n, matched, {digests} FROM expected WHERE {inside} AND sent) AS e
-            FULL JOIN (SELECT n, matched, {digests} FROM present WHERE {inside}) AS p ON e.matched = p.matched
-            WHERE e.n IS NULL OR p.n IS NULL OR ({self._equal("e", "p")}) IS NOT TRUE
-            """
-        )
-        self._database.execute(
-            f"""
-            CREATE OR REPLACE TEMP TABLE several AS
-            SELECT matched, min(n) AS n, count(*) AS "rows" FROM present WHERE {inside}
-            GROUP BY matched HAVING count(*) > 1
-            """
-        )
-        counted = self._database.execute(
-            "SELECT (SELECT count(*) FROM unequal) + (SELECT count(*) FROM several)"
-        ).fetchone()
-        return int(counted[0]) if counted is not None else 0
-
-    def _named(self, inside: str) -> pl.DataFrame:
-        """The unequal rows with what they are, their key and their place."""
         staged = ", ".join(f"any_value({digest}) FILTER (sent) AS {digest}" for digest in self._digests)
         was_staged = "s.matched IS NOT NULL AND s.sent"
         changed = "false"
         if self.rows[Side.STAGED]:
             changed = f"""
-                CASE WHEN u.expected_n IS NULL THEN r.matched IS NULL AND {was_staged}
-                     WHEN u.present_n IS NULL THEN s.matched IS NULL
-                     ELSE s.matched IS NULL OR ({was_staged} AND {self._equal("s", "u")}) END"""
-        file = self._folder / "findings.parquet"
-        self._database.execute(
+                CASE WHEN e.matched IS NULL THEN r.matched IS NULL AND {was_staged}
+                     WHEN p.matched IS NULL THEN s.matched IS NULL
+                     ELSE s.matched IS NULL OR ({was_staged} AND {self._equal("s", "p")}) END"""
+        found = frame_of(
+            self._database,
             f"""
-            COPY (
-                WITH e AS (SELECT n, matched, key, place FROM expected WHERE {inside} AND sent),
-                p AS (SELECT n, key FROM present WHERE {inside}),
-                r AS (
-                    SELECT matched, any_value(key) AS key, min(place) AS place
-                    FROM expected WHERE {inside} AND NOT sent GROUP BY matched
-                )
-                SELECT
-                    CASE WHEN u.present_n IS NULL THEN '{Kind.MISSING}'
-                         WHEN u.expected_n IS NOT NULL THEN '{Kind.DIFFERENT}'
-                         WHEN r.matched IS NOT NULL THEN '{Kind.REJECTED}'
-                         ELSE '{Kind.ORPHAN}' END AS kind,
-                    coalesce(e.key, p.key) AS key,
-                    coalesce(e.place, r.place) AS place,
-                    coalesce({changed}, false) AS changed,
-                    u.expected_n IS NOT NULL AS sent,
-                    CASE WHEN u.present_n IS NULL THEN 0 ELSE 1 END AS "rows"
-                FROM unequal AS u
-                LEFT JOIN e ON e.n = u.expected_n
-                LEFT JOIN p ON p.n = u.present_n
-                LEFT JOIN r ON r.matched = u.matched
-                LEFT JOIN (
-                    SELECT matched, bool_or(sent) AS sent, {staged} FROM staged WHERE {inside} GROUP BY matched
-                ) AS s ON s.matched = u.matched
-                LEFT JOIN several AS d ON d.matched = u.matched
-                WHERE d.matched IS NULL OR (e.n IS NULL AND r.matched IS NULL)
-                UNION ALL
-                SELECT
-                    '{Kind.DOUBLED}', coalesce(o.key, r.key), coalesce(o.place, r.place), false,
-                    o.matched IS NOT NULL, d."rows"
-                FROM several AS d
-                LEFT JOIN (
-                    SELECT matched, any_value(key) AS key, min(place) AS place FROM e GROUP BY matched
-                ) AS o ON o.matched = d.matched
-                LEFT JOIN r ON r.matched = d.matched
-                WHERE o.matched IS NOT NULL OR r.matched IS NOT NULL
-            ) TO '{_quoted(file)}' (FORMAT parquet)
-            """
+            WITH e AS MATERIALIZED (SELECT matched, key, place, {digests} FROM expected WHERE {inside} AND sent),
+            p AS MATERIALIZED (SELECT matched, key, {digests} FROM present WHERE {inside}),
+            r AS MATERIALIZED (
+                SELECT matched, any_value(key) AS key, min(place) AS place
+                FROM expected WHERE {inside} AND NOT sent GROUP BY matched
+            ),
+            s AS (SELECT matched, bool_or(sent) AS sent, {staged} FROM staged WHERE {inside} GROUP BY matched),
+            several AS (SELECT matched, count(*) AS "rows" FROM p GROUP BY matched HAVING count(*) > 1)
+            SELECT
+                CASE WHEN p.matched IS NULL THEN '{Kind.MISSING}'
+                     WHEN e.matched IS NOT NULL THEN '{Kind.DIFFERENT}'
+                     WHEN r.matched IS NOT NULL THEN '{Kind.REJECTED}'
+                     ELSE '{Kind.ORPHAN}' END AS kind,
+                coalesce(e.key, p.key) AS key,
+                coalesce(e.place, r.place) AS place,
+                coalesce({changed}, false) AS changed,
+                e.matched IS NOT NULL AS sent,
+                CASE WHEN p.matched IS NULL THEN 0 ELSE 1 END AS "rows"
+            FROM e
+            FULL JOIN p ON p.matched = e.matched
+            LEFT JOIN r ON r.matched = coalesce(e.matched, p.matched)
+            LEFT JOIN s ON s.matched = coalesce(e.matched, p.matched)
+            LEFT JOIN several AS d ON d.matched = p.matched
+            WHERE (e.matched IS NULL OR p.matched IS NULL OR ({self._equal("e", "p")}) IS NOT TRUE)
+                AND (d.matched IS NULL OR (e.matched IS NULL AND r.matched IS NULL))
+            UNION ALL
+            SELECT
+                '{Kind.DOUBLED}', coalesce(o.key, r.key), coalesce(o.place, r.place), false,
+                o.matched IS NOT NULL, d."rows"
+            FROM several AS d
+            LEFT JOIN (
+                SELECT matched, any_value(key) AS key, min(place) AS place FROM e GROUP BY matched
+            ) AS o ON o.matched = d.matched
+            LEFT JOIN r ON r.matched = d.matched
+            WHERE o.matched IS NOT NULL OR r.matched IS NOT NULL
+            """,
         )
-        return pl.read_parquet(file).select(pl.col(name).cast(kind) for name, kind in FINDINGS.items()).sort("key")
+        return found.select(pl.col(name).cast(kind) for name, kind in FINDINGS.items()).sort("key")
 
     def _equal(self, expected: str, present: str) -> str:
         """Equality of two rows by their digests; an optional one that the expected side leaves open is not compared."""

@@ -610,12 +610,20 @@ class RangeStore:
         """The pages, in key order."""
         return [self._folder / page.file for page in self._pages]
 
-    def whole_files(self) -> Iterator[Path]:
-        """The same, each looked at first; raises ``StateError`` at one that is not as it was recorded."""
+    def whole_files(self, *, rows: int) -> Iterator[list[Path]]:
+        """The same, as many at once as have about so many rows, each looked at first; raises ``StateError`` at one that is
+        not as it was recorded."""
+        files, held = list[Path](), 0
         for page in self._pages:
             if checksum(self._folder / page.file) != (page.bytes, page.crc32):
                 raise StateError(f"Page {self._folder / page.file} is missing or damaged.", hint=FRESH_HINT)
-            yield self._folder / page.file
+            if files and held + page.rows > rows:
+                yield files
+                files, held = [], 0
+            files.append(self._folder / page.file)
+            held += page.rows
+        if files:
+            yield files
 
     def rejected_rows(self) -> pl.Series:
         """Numbers of the staged rows that the org has not acknowledged, in no order."""

@@ -251,3 +251,15 @@ def test_what_this_user_may_not_see_of_others_is_said(small: Rehearsal) -> None:
     notes = planned(small).notes
 
     assert any(note.startswith("Ingest jobs of others cannot be seen by this user") for note in notes)
+
+
+def test_data_storage_is_forecast_for_rows_that_the_org_does_not_hold(small: Rehearsal) -> None:
+    small.org.set_setting("limits", {"DataStorageMB": {"Max": 10, "Used": 10}})
+
+    plan = planned(small)
+
+    assert plan.forecast is not None
+    assert (plan.forecast.storage_mb, plan.forecast.storage_mb_left) == (1, 0)
+    assert check_forecast(plan, small.walls.policy) == [
+        "About 1 MB of the org's data storage are needed for new rows; 0 MB are left."
+    ]

@@ -340,7 +340,7 @@ def test_limits_show_what_was_used_of_calls_batches_and_query_jobs(org: Org, cli
     assert limits["DailyBulkApiBatches"] == {"Max": 15_000, "Remaining": 14_990}
     assert limits["DailyBulkV2QueryJobs"] == {"Max": 10_000, "Remaining": 9_998}
     assert limits["DailyBulkV2QueryFileStorageMB"] == {"Max": 976_562, "Remaining": 976_557}
-    assert limits["DataStorageMB"] == {"Max": 10_240, "Remaining": 10_238}
+    assert limits["DataStorageMB"] == {"Max": 102_400, "Remaining": 102_398}
     assert limits["FileStorageMB"] == {"Max": 10_240, "Remaining": 10_240}
     assert limits["PermissionSets"]["CreateCustom"] == {"Max": 1_000, "Remaining": 1_000}
     assert all(limit["Remaining"] <= limit["Max"] for limit in limits.values())
