@@ -399,7 +399,20 @@ class DataCloud:
             raise
 
     def _stored(self, statement: Statement) -> Iterator[Rows]:
-        """All rows of a statement whose result nobody will resume; it is deleted at the end, however that comes."""
+        """All rows of a statement whose result nobody will resume; it is deleted at the end, however that comes. One that
+        is gone before its first page was handed out is asked for again."""
+        for resubmission in range(RESUBMISSIONS + 1):
+            handed_out = False
+            try:
+                for rows in self._read_once(statement):
+                    handed_out = True
+                    yield rows
+                return
+            except ResultGone:
+                if handed_out or resubmission == RESUBMISSIONS:
+                    raise
+
+    def _read_once(self, statement: Statement) -> Iterator[Rows]:
         submitted = self._submit(statement)
         query_id, rows = submitted.progress.query_id, submitted.first
         try:

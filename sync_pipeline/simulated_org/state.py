@@ -50,6 +50,13 @@ CREATE TABLE IF NOT EXISTS fault (
 """
 
 
+class _Connection(sqlite3.Connection):
+    """Closed with the thread that it belongs to."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Org:
     """One simulated org. Opening a fresh folder makes an empty org; ``seed.py`` fills it.
 
@@ -243,7 +250,9 @@ class Org:
     def _connect(self, name: Database) -> sqlite3.Connection:
         path = self.folder / f"{name}.sqlite"
         path.touch(mode=0o600)
-        connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=60.0, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
         connection.executescript(
             "PRAGMA busy_timeout = 60000; PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
             "PRAGMA cache_size = -4000; PRAGMA temp_store = MEMORY;"
