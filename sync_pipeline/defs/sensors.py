@@ -1,16 +1,21 @@
 """The sensor that keeps a night going: it looks at the book, asks ``decide`` and does what it answers."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from sync_pipeline.defs.alerts import alerting
 from sync_pipeline.defs.assets import PLAN_ID_TAG
+from sync_pipeline.defs.checks import RECONCILIATION
 from sync_pipeline.defs.jobs import ONE_RUN, measure, sync_range
 from sync_pipeline.defs.partitions import RANGES, compare
 from sync_pipeline.defs.resources import SyncResource
 from sync_pipeline.defs.runs import measure_run, range_runs, run_key
 from sync_pipeline.domain.errors import HeldElsewhere, UserError
+
+if TYPE_CHECKING:
+    from sync_pipeline.engine.walls import Walls
 
 TICK_SECONDS = 15
 
@@ -26,7 +31,7 @@ TICK_SECONDS = 15
     ),
 )
 def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorResult | dg.SkipReason:
-    from sync_pipeline.engine.deciding import Launch, Measure, ReportDead, decide
+    from sync_pipeline.engine.deciding import Conclude, Launch, Measure, ReportDead, decide
     from sync_pipeline.engine.night import apply, view_of
 
     instance = context.instance
@@ -75,6 +80,9 @@ def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorR
                         run = instance.get_run_by_id(run_id)
                         if run is not None and not run.is_finished:
                             instance.report_run_failed(run, f"Nobody works on {what} any more: its process died.")
+                    case Conclude():
+                        if apply(walls, view, action):
+                            show_certificate(instance, walls, newest.plan_id)
                     case _:
                         apply(walls, view, action)
             mirroring = compare(instance, newest.plan)
@@ -91,3 +99,22 @@ def night(context: dg.SensorEvaluationContext, sync: SyncResource) -> dg.SensorR
         skip_reason=None if requests else dg.SkipReason(line),
         dynamic_partitions_requests=changes,
     )
+
+
+def show_certificate(instance: dg.DagsterInstance, walls: "Walls", plan_id: str) -> None:
+    """The certificate of a verdict, as an observation of `sync_reconciliation` beside the measurement it rests on."""
+    from sync_pipeline.engine.certificate import markdown_of, read_chain
+
+    certificate = read_chain(walls.area, walls.book, keys=walls.certificate_keys).of(plan_id)
+    if certificate is not None:
+        instance.report_runless_asset_event(
+            dg.AssetObservation(
+                RECONCILIATION,
+                metadata={
+                    "plan_id": plan_id,
+                    "certificate": dg.MetadataValue.md(markdown_of(walls.area, certificate)),
+                    "sha256": certificate.sha256,
+                    "is_signed": certificate.signature is not None,
+                },
+            )
+        )

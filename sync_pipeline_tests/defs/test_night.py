@@ -101,6 +101,20 @@ def test_a_night_runs_from_its_plan_to_its_verdict_and_the_next_one_follows_its_
     assert again[0] not in gone
 
 
+def test_the_certificate_of_a_verdict_is_shown_beside_the_measurement(single: Stage) -> None:
+    single.plan()
+    for request in single.tick().requests:
+        single.launch(request)
+    single.turn()
+    single.turn()
+
+    shown = single.instance.fetch_observations(RECONCILIATION, limit=1).records[0].asset_observation
+    assert shown is not None
+    assert shown.metadata["plan_id"].value == single.night.plan_id
+    assert str(shown.metadata["certificate"].value).startswith("# Certificate 1: reconciled")
+    assert shown.metadata["is_signed"].value is False
+
+
 def test_a_plan_by_hand_continues_the_unfinished_night(stage: Stage) -> None:
     stage.plan()
     plan_id = stage.night.plan_id
