@@ -4,6 +4,8 @@
 ROWS ?= 200000
 # Where the Dagster UI listens.
 PORT ?= 3000
+# Nights that are killed at random.
+SEEDS ?= 200
 # Processes that run tests side by side.
 WORKERS ?= 2
 # Tried by running them: a version manager may put names on the PATH that start nothing.
@@ -24,10 +26,10 @@ IN_TEN_RANGES = SYNC_ROWS_PER_RANGE=$${SYNC_ROWS_PER_RANGE:-$$(( ($(ROWS) + 9) /
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install sync dev test lint format bench lock clean
+.PHONY: help install sync dev test crash-nights lint format bench lock clean
 
 help: ## list what can be made
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(VENV)/.installed ## install what a night needs
 
@@ -56,6 +58,9 @@ format: $(VENV)/.tested ## mend the style
 
 bench: $(VENV)/.installed ## time one night of ROWS rows
 	@$(BIN)/python -m benchmarks --rows $(ROWS)
+
+crash-nights: $(VENV)/.tested ## kill SEEDS nights at random instants, and see that nothing is lost
+	@$(BIN)/python -m sync_pipeline_tests.engine.crash_nights --seeds $(SEEDS)
 
 lock: ## resolve the requirements anew (needs uv)
 	@# The largest set first: dagster-postgres decides which release of Dagster all of them are of.
