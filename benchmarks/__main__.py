@@ -22,7 +22,7 @@ from benchmarks.bench import Bench, Part
 from benchmarks.machine import QUIET_SHARE, STAT, described
 from benchmarks.process import Failed
 from benchmarks.rounds import Rounds, played
-from benchmarks.sheet import bars, lines
+from benchmarks.sheet import Sheet, bars, lines
 from benchmarks.targets import TARGETS, judged
 
 PARTS = (
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _tell(f"{given.rows:,} rows, {given.rounds} rounds, {described()}")
     if not STAT.exists():
         _tell("What others use of this machine cannot be told here, so no round is dropped.")
-    with tempfile.TemporaryDirectory(prefix="sync-pipeline-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sync-pipeline-bench-", dir=given.folder) as folder:
         bench = Bench(Path(folder), given.rows, large=given.large)
         for part in chosen:
             try:
@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="R", help=f"quiet rounds, default {ROUNDS}")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some parts: {', '.join(names)}")
     parser.add_argument("--large", action="store_true", help="also a night of 5 times the rows")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="on a disk, for everything that is made; default where such files go"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured to this file")
     return parser
 
@@ -80,8 +83,14 @@ def _played(part: Part, bench: Bench, wanted: int) -> Rounds:
     """All rounds of one part, and its table."""
     _tell(f"\n{part.title} ({part.name})")
     started = time.monotonic()
-    rounds = played(lambda: part.play(bench), wanted=min(wanted, part.rounds), say=_tell)
-    bench.clear()
+
+    def play() -> Sheet:
+        try:
+            return part.play(bench)
+        finally:
+            bench.clear()
+
+    rounds = played(play, wanted=min(wanted, part.rounds), say=_tell)
     print("\n".join(lines(rounds.sheet)))
     for column in part.bars:
         print("\n".join(bars(rounds.sheet, column)))

@@ -19,11 +19,12 @@ MEGABYTE = 1e6
 
 @dataclass
 class Bench:
-    """``rows`` of the source, and a ``folder`` for everything that is made on the way. ``large``: also the sizes that take
-    long."""
+    """``rows`` of the source in so many ``ranges``, and a ``folder`` for everything that is made on the way. ``large``:
+    also the sizes that take long."""
 
     folder: Path
     rows: int
+    ranges: int = RANGES
     large: bool = False
     orgs: Orgs = field(init=False)
     _places: int = field(default=0, init=False)
@@ -44,13 +45,14 @@ class Bench:
         return folder
 
     def clear(self) -> None:
-        """Frees the disk of what the last part made; what all parts share stays."""
+        """Frees the disk of what the last round made; what all rounds share stays."""
         for folder in [*self.folder.glob("[0-9]*"), *self.orgs.folder.glob("copy-*")]:
             shutil.rmtree(folder)
 
-    def settings(self, served: Served, home: Path, *, rows: int, ranges: int = RANGES) -> dict[str, str]:
-        """The settings of a night of that org in so many ranges, its state in ``home``."""
-        return {**served.settings, "SYNC_HOME": str(home), "SYNC_ROWS_PER_RANGE": str(max(-(-rows // ranges), 1))}
+    def settings(self, served: Served, home: Path, *, rows: int, ranges: int | None = None) -> dict[str, str]:
+        """The settings of a night of that org, its state in ``home``."""
+        per_range = max(-(-rows // (ranges or self.ranges)), 1)
+        return {**served.settings, "SYNC_HOME": str(home), "SYNC_ROWS_PER_RANGE": str(per_range)}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.bench import RANGES, Bench, Part, sync
+from benchmarks.bench import Bench, Part, sync
 from benchmarks.org import calls
 from benchmarks.process import Failed, run
 from benchmarks.sheet import Sheet
@@ -72,7 +72,7 @@ def figures(sheet: Sheet) -> dict[str, float]:
 PART = Part("paced", "Against a paced org", play, figures, rounds=1)
 
 
-def best_seconds(rows: int, *, ranges: int = RANGES) -> float:
+def best_seconds(rows: int, *, ranges: int) -> float:
     """The shortest schedule at this pace: the statements that must end before a range can be read, its own, then all
     batches of all ranges, the large ones first, and the measurement."""
     sizes: list[int] = []
@@ -96,7 +96,7 @@ def _night(bench: Bench) -> dict[str, float]:
     if document["totals"]["created"] != rows:
         raise Failed(f"The night created {document['totals']['created']} of {rows} rows.")
     looks = sum(n for route, n in calls(copy).items() if route.startswith(LOOKS) and RESULTS not in route)
-    best = best_seconds(rows)
+    best = best_seconds(rows, ranges=bench.ranges)
     return {
         "rows": rows,
         "wall s": night.wall_seconds,

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Self
 
 PROJECT = Path(__file__).resolve().parent.parent
-OURS = ("SYNC_", "SALESFORCE_", "DATA_CLOUD_", "DAGSTER_")
+NOT_PASSED_ON = ("SYNC_", "SALESFORCE_", "DATA_CLOUD_", "DAGSTER_", "PYTHONDONTWRITEBYTECODE")
+"""Beginnings of variables; the last would have each process compile everything anew."""
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 TOLD_CHARACTERS = 3_000
 """How much of its stderr is told of a program that failed."""
@@ -45,7 +46,7 @@ class Process:
         folder.mkdir(parents=True, exist_ok=True)
         self._arguments = list(arguments)
         self._out, self._err = folder / "stdout", folder / "stderr"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_PASSED_ON)}
         self._run: Run | None = None
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._started = time.perf_counter()

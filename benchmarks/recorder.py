@@ -32,7 +32,6 @@ class Recorder:
         self._lock = threading.Lock()
         self._came = 0
         folder.mkdir(parents=True)
-        self._lines = (folder / REQUESTS).open("w", encoding="utf-8", buffering=1)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         with self._lock:
@@ -57,8 +56,8 @@ class Recorder:
                 named=named,
                 received=received,
             )
-            with self._lock:
-                self._lines.write(json.dumps(asdict(noted)) + "\n")
+            with self._lock, (self._folder / REQUESTS).open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(asdict(noted)) + "\n")
 
         response.stream = _Counted(response.stream, note)
         return response
