@@ -17,7 +17,6 @@ SyncError                     what happened, and ``hint``: the next step
 │   │   └── Unreadable        the answer came whole, and its content cannot be used
 │   ├── LimitExceeded         the org's API calls or batches of the day are used up
 │   ├── ResultGone            a stored query result is no longer there: read on by key
-│   ├── SourceMoved           the source changed under the statement
 │   ├── JobStuck              an ingest job did not reach a final state in time
 │   ├── DiskFull              the disk has no room for what was to be written
 │   └── Parked                waiting for API headroom or disk space, with ``until``
@@ -116,10 +115,6 @@ class LimitExceeded(Passing):
 
 class ResultGone(Passing):
     """A stored query result is no longer there; the statement must be sent again from the last key."""
-
-
-class SourceMoved(Passing):
-    """The source changed under the statement that was reading it."""
 
 
 class JobStuck(Passing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -150,16 +150,6 @@ class IngestJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one row did not reach the org, or was sent again."""
-
-    outcome: RowOutcome
-    code: str
-    message: str
-    column: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Counts:
     """Rows of one range or night by what became of them. They come from what was counted, never from what was tried."""
 
@@ -193,9 +183,6 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts)})
-
-    def with_expected(self, expected: int) -> Counts:
-        return replace(self, expected=expected)
 
     def to_json(self) -> dict[str, Any]:
         """The counts under the names of the public interface."""

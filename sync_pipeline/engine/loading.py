@@ -53,6 +53,8 @@ SMALLEST_CAP = 200
 """Rows below which a share of failed rows says nothing."""
 CALM_SHARE = 0.1
 """Up to this share of the rows sent may fail in passing before the next round waits for calmer times."""
+FEW_ROWS = 20
+"""Rows that are no storm whatever their share: their waits begin short, and grow to those of a storm."""
 STORM_PAUSES_MAX = 8
 """The longest such wait, in pauses between two looks at a job (``poll_seconds_max``)."""
 PERMANENT_JOB_ERRORS = ("InvalidBatch", "ClientInputError")
@@ -143,7 +145,8 @@ class Loader:
         tried = sum(part.rows for part in parts if part.round == newest)
         if left <= tried * CALM_SHARE:
             return policy.poll_seconds
-        return policy.poll_seconds_max * min(1 << retries, STORM_PAUSES_MAX)
+        storm = policy.poll_seconds_max * min(1 << retries, STORM_PAUSES_MAX)
+        return min(policy.poll_seconds * 4 ** (retries + 1), storm) if left <= FEW_ROWS else storm
 
     def _check_cap(self) -> None:
         """Raises ``CapReached`` when so many rows are refused for good that something is wrong with all of them."""

@@ -664,8 +664,8 @@ def _escaped(values: pl.Series) -> pl.Series:
     """Text as JSON writes it inside of its quotes."""
     text = values.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
     if text.str.contains(CONTROL).any():
-        odd = {letter for found in text.str.extract_all(CONTROL).drop_nulls() for letter in found}
-        for letter in sorted(odd):
+        with_controls = text.filter(text.str.contains(CONTROL))
+        for letter in with_controls.str.extract_all(CONTROL).explode().unique().sort():
             text = text.str.replace_all(letter, f"\\u{ord(letter):04x}", literal=True)
     return text
 

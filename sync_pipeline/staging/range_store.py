@@ -386,11 +386,6 @@ class RangeStore:
         """The CSV of an open part."""
         return self._folder / part.file
 
-    def drop_part(self, part: UploadPart) -> None:
-        """Takes an open part back; its rows wait for the next cutting of all rows."""
-        self._drop_parts([part.number])
-        self._sweep()
-
     def record_outcomes(
         self,
         part: UploadPart,
@@ -1045,6 +1040,8 @@ def _connect(folder: Path, *, memory: str, is_owner: bool) -> duckdb.DuckDBPyCon
         # Checkpoints in the midst of reading cost up to 0.7 s each; the commit log is synced at every commit anyway.
         "checkpoint_threshold": "4GB",
         "enable_external_file_cache": False,
+        # Else the memory of rows that were put in order stays with DuckDB until the range is closed.
+        "allocator_bulk_deallocation_flush_threshold": "1MB",
         "default_block_size": 16_384,  # a catalogue has few rows in many tables: 60 kB instead of 800
     }
     try:

@@ -17,7 +17,6 @@ from sync_pipeline.domain.errors import (
     HeldElsewhere,
     MappingError,
     PlanRefused,
-    SourceMoved,
     SyncError,
     Unreachable,
     WireError,
@@ -417,7 +416,6 @@ def test_a_plan_whose_login_is_refused_is_not_tried_again(stage: Stage) -> None:
     ("error", "is_worth_it"),
     [
         (WireError("cut off"), True),
-        (SourceMoved("a load is running"), True),
         (Unreachable("no answer"), True),
         (PlanRefused("half of the rows are gone"), False),
         (HeldElsewhere("somebody plans"), False),

@@ -45,10 +45,6 @@ def test_rows_set_aside_by_a_declared_rule_are_quarantined_but_not_rejected() ->
     assert (counts.succeeded, counts.rejected) == (7, 1)
 
 
-def test_expected_rows_can_be_counted_again_without_touching_what_was_staged() -> None:
-    assert Counts(expected=3, staged=4).with_expected(4) == Counts(expected=4, staged=4)
-
-
 def test_a_job_is_terminal_when_salesforce_will_not_touch_it_again() -> None:
     terminal = {state for state in JobState if state.is_terminal}
 

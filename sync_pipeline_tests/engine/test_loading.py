@@ -317,6 +317,15 @@ def test_a_storm_of_locks_is_waited_out_for_minutes_and_no_longer(tmp_path: Path
         assert max(part.round for part in _all_parts(r)) == 5
 
 
+def test_the_last_few_rows_are_waited_for_briefly_at_first_and_as_long_as_for_a_storm_at_last(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, rows=6, rows_per_range=400, part_rows=400, poll_seconds=0.25) as r:
+        r.fault("lock_rows share=1.0")
+
+        r.run()
+
+        assert [seconds for seconds in r.waiting.waits if seconds in (1, 4, 16, 64, 120)] == [1, 4, 16, 64, 120]
+
+
 def test_a_storm_that_ends_while_it_is_waited_out_costs_no_row(tmp_path: Path) -> None:
     with rehearsal(tmp_path, rows=400, rows_per_range=400, part_rows=400) as r:
         r.fault("lock_rows share=0.8 times=2")

@@ -317,15 +317,6 @@ def test_rows_cannot_be_grouped_by_a_column_that_is_not_staged(tmp_path: Path) -
         cut(store, group_by="Owner")
 
 
-def test_a_part_that_is_taken_back_is_cut_again_under_another_number(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
-        stage(store, keys("a"))
-        store.drop_part(cut(store)[0])
-        assert (store.parts(open_only=False), store.rounds) == ([], 0)
-        assert [part.number for part in cut(store)] == [2]
-    assert files(tmp_path) == {"page-000001.parquet", "part-00002.csv", "part-00002.parquet"}
-
-
 # Outcomes
 
 
