@@ -12,8 +12,50 @@ from typing import Final
 
 import polars as pl
 
+UNIT_SHARE: Final = 100
+"""Rows without a parent are cut in units of this share of a part."""
+CSV_BYTES: Final = {pl.Date: 11, pl.Boolean: 6, pl.Datetime: 26}
+"""The most bytes a value of a type takes in a CSV, its comma included; ``OTHER_BYTES`` for numbers."""
+OTHER_BYTES: Final = 42
 OVERSHOOT: Final = 0.05
 """By how much a part may exceed the wanted rows when that saves a part: a job costs a dozen API calls."""
+
+
+def csv_bytes(name: str, dtype: pl.DataType) -> pl.Expr:
+    """The most bytes the value of a column can take in a CSV, with its comma: every character of a text may be a quote."""
+    if dtype == pl.String:
+        return (2 * pl.col(name).str.len_bytes().cast(pl.Int64) + 3).fill_null(5)
+    return pl.lit(CSV_BYTES.get(dtype.base_type(), OTHER_BYTES), dtype=pl.Int64)
+
+
+def units_of(rows: pl.DataFrame, *, part_rows: int, part_bytes: int, heavy_rows: int) -> pl.DataFrame:
+    """The units of rows (``parent``, ``bytes``) in the order of their parents; ``is_heavy`` marks those parents that are
+    too large to share a part: more than ``heavy_rows`` or a part's rows, or more than ``part_bytes``."""
+    unit_rows = _unit_rows(rows, part_rows, part_bytes)
+    parent, place = rows["parent"], pl.int_range(rows.height, dtype=pl.Int64, eager=True)
+    begins = parent.ne_missing(parent.shift(1)) | (parent.is_null() & (place % unit_rows == 0)) | (place == 0)
+    units = _between(rows, place.filter(begins), rows.height)
+    is_large = (pl.col("rows") > min(heavy_rows, part_rows)) | (pl.col("bytes") > part_bytes)
+    has_parent = parent.filter(begins).is_not_null()
+    return units.with_columns(is_heavy=has_parent & (pl.col("rows") > 1) & is_large)
+
+
+def units_within(rows: pl.DataFrame, start: int, stop: int, *, part_rows: int, part_bytes: int) -> pl.DataFrame:
+    """Rows of one heavy parent as units that may be parted."""
+    step = _unit_rows(rows, part_rows, part_bytes)
+    return _between(rows, pl.int_range(start, stop, step, dtype=pl.Int64, eager=True), stop)
+
+
+def _unit_rows(rows: pl.DataFrame, part_rows: int, part_bytes: int) -> int:
+    widest = rows["bytes"].max() if rows.height else 1
+    return max(min(part_rows, part_bytes // int(widest)) // UNIT_SHARE, 1)  # type: ignore[arg-type]
+
+
+def _between(rows: pl.DataFrame, starts: pl.Series, stop: int) -> pl.DataFrame:
+    """Units that begin at these positions, each of which reaches to the next one, the last to ``stop``."""
+    stops = starts.shift(-1, fill_value=stop)
+    upto = pl.concat([pl.Series([0], dtype=pl.Int64), rows["bytes"].cum_sum()])
+    return pl.DataFrame({"start": starts, "rows": stops - starts, "bytes": upto.gather(stops) - upto.gather(starts)})
 
 
 def ring(units: pl.DataFrame, fraction: float) -> pl.DataFrame:

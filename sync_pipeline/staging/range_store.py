@@ -16,12 +16,13 @@ import logging
 import shutil
 import time
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import resources
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from string import Template
 from types import TracebackType
@@ -33,7 +34,7 @@ import polars as pl
 from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, StateError, SyncError
 from sync_pipeline.domain.ledger import Counts, Cursor, Page, RowOutcome, UploadPart
 from sync_pipeline.staging.arrow import frame_of, handed_over
-from sync_pipeline.staging.cutting import ends, ring, slices
+from sync_pipeline.staging.cutting import csv_bytes, ends, ring, slices, units_of, units_within
 from sync_pipeline.staging.durable import (
     PASSING,
     ROOM_HINT,
@@ -62,8 +63,6 @@ READER_SECONDS: Final = 30.0
 READER_PAUSE: Final = 0.1
 REJECT_ROWS: Final = 20_000
 """Rejected rows that are looked up at once, with their values."""
-UNIT_SHARE: Final = 100
-"""Rows without a parent are cut in units of this share of a part."""
 KEY_TYPES: Final = {"row": "BIGINT", "key": "VARCHAR"}
 SENT_TYPES: Final = {"part": "INTEGER", "row": "BIGINT", "key": "VARCHAR", "id": "VARCHAR", "created": "BOOLEAN"}
 FRESH_HINT: Final = "Run the range again with `start: fresh`, or the night with `sync-pipeline sync --fresh`."
@@ -73,9 +72,8 @@ SCHEMA: Final = resources.files("sync_pipeline.staging").joinpath("schema.sql").
 TABLES: Final = SCHEMA.partition(VIEWS_START)[0]
 VIEWS: Final = Template(SCHEMA.partition(VIEWS_START)[2].partition("\n\n")[2])
 
-CSV_BYTES: Final = {"DATE": 11, "BOOLEAN": 6, "TIMESTAMP": 26}
-"""The most bytes a value of a type takes in a CSV, its comma included; ``OTHER_BYTES`` for numbers."""
-OTHER_BYTES: Final = 42
+HELD_BYTES: Final = 64_000_000
+"""Rows of about so many bytes of CSV are held at once while parts are cut; one part is always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +131,9 @@ class RangeStore:
         self._pages: list[Page] = []
         self._next_row = 0
         self._has_stale_views = False
+        self._facts: dict[str, str] | None = None
+        self._counts: Counts | None = None
+        """Both as the catalogue has them; ``None`` before they were asked for, and after it changed."""
         self.staged = 0
         """Rows durably staged, those without a key included."""
 
@@ -186,7 +187,9 @@ class RangeStore:
             types = json.loads(columns[0]) if columns is not None else {}
             store = cls(database, folder, types, disk=Disk(), now=utc_now, is_owner=False)
             store._load()
-            store._make_views()
+            if not all(path.exists() for path in store.staged_files()):
+                store._pages = []  # cleared away
+            store._has_stale_views = True
         except duckdb.Error as error:
             database.close()
             raise _told(folder, "cannot be read", error, hint=FRESH_HINT) from None
@@ -268,7 +271,7 @@ class RangeStore:
     def finish_reading(self, expected: int) -> None:
         """Ends reading: ``expected`` are the rows the source counted. From here on the views show every row."""
         with self._transaction():
-            self._set_fact("expected", str(expected))
+            self._set_facts(expected=str(expected))
             self._make_views()
             if self._fact("lost") is not None:
                 self._regain()
@@ -282,20 +285,20 @@ class RangeStore:
     def reject(self, keys: pl.DataFrame) -> int:
         """Quarantines the staged rows with these keys (key, code, message, set_aside) that have no outcome and are not
         being sent; returns how many."""
-        self._refresh_views()
-        with handed_over(self._database, "wanted", keys), self._transaction():
-            found = self._run(
+        if not self._pages:
+            return 0
+        named = self._pending("all", None).filter(pl.col("key").is_in(keys["key"].implode()))
+        refused = self._collected(named.select("row", "key")).join(keys.unique("key", keep="first"), on="key")
+        with handed_over(self._database, "refused", refused), self._transaction():
+            self._run(
                 f"""
                 INSERT INTO exception
-                SELECT
-                    s."row", s.key, '{RowOutcome.QUARANTINED}', w.code, w.message, '', false, w.set_aside,
-                    NULL, NULL, ?
-                FROM (SELECT "row", key FROM {self._pending()}) AS s
-                JOIN (SELECT DISTINCT ON (key) * FROM wanted) AS w ON w.key = s.key
+                SELECT "row", key, '{RowOutcome.QUARANTINED}', code, message, '', false, set_aside, NULL, NULL, ?
+                FROM refused
                 """,
                 self._instant(),
             )
-        return int(found[0][0])
+        return refused.height
 
     # Sending
 
@@ -337,26 +340,23 @@ class RangeStore:
         marked serial. The ring of parents starts at ``start_fraction`` of the rows. ``repair`` is the number of the
         repair that this round is.
         """
-        self._refresh_views()
-        number, made = self._last_part(), list[tuple[UploadPart, int, int]]()
-        self._order(which, keys, group_by)
+        order = self._order(which, keys, group_by)
+        units = units_of(order, part_rows=part_rows, part_bytes=part_bytes, heavy_rows=heavy_rows)
+        units = ring(units, start_fraction) if group_by is not None else units
+        batches = [(units.filter(~pl.col("is_heavy")), serial)]
+        for start, rows in units.filter("is_heavy").select("start", "rows").iter_rows():
+            within = units_within(order, start, start + rows, part_rows=part_rows, part_bytes=part_bytes)
+            batches.append((within, True))
+        wanted: list[tuple[pl.DataFrame, bool]] = []
+        for batch, is_serial in batches:
+            edges = ends(batch, part_rows=part_rows, part_bytes=part_bytes, is_strict=is_serial)
+            wanted += [(pl.concat([order[a:b] for a, b in slices(batch[first:last])]), is_serial)
+                       for first, last in pairwise([0, *edges])]  # fmt: skip
         try:
-            units = self._units(part_rows, part_bytes, heavy_rows)
-            units = ring(units, start_fraction) if group_by is not None else units
-            batches = [(units.filter(~pl.col("is_heavy")), serial)]
-            for start, rows, _, _ in units.filter("is_heavy").iter_rows():
-                batches.append((self._units_within(start, start + rows, part_rows, part_bytes), True))
-            for batch, is_serial in batches:
-                edges = ends(batch, part_rows=part_rows, part_bytes=part_bytes, is_strict=is_serial)
-                for first, last in pairwise([0, *edges]):
-                    number += 1
-                    made.append(self._cut(number, slices(batch[first:last]), is_serial, render))
+            made = self._cut(wanted, render)
         except DiskFull:
             self._sweep()  # the parts that did fit would keep the disk full
             raise
-        finally:
-            with suppress(SyncError):  # it goes with the connection anyway
-                self._run("DROP TABLE IF EXISTS ordered")
         self._disk.sync_folder(self._folder)
         with self._transaction():
             for part, slice_bytes, slice_crc32 in made:
@@ -365,10 +365,11 @@ class RangeStore:
                     part.number, part.round, part.rows, part.file, part.bytes, part.crc32,
                     slice_bytes, slice_crc32, part.serial, which == "keys",
                 )  # fmt: skip
-            self._set_fact("rounds", str(self.rounds + 1))
-            self._set_fact("retries", str(self.retries + 1 if which == "transient" else 0))
-            if repair is not None:
-                self._set_fact("repairs", str(repair))
+            self._set_facts(
+                rounds=str(self.rounds + 1),
+                retries=str(self.retries + 1 if which == "transient" else 0),
+                repairs=str(self.repairs if repair is None else repair),
+            )
         return [part for part, _, _ in made]
 
     def parts(self, *, open_only: bool = True) -> list[UploadPart]:
@@ -431,6 +432,11 @@ class RangeStore:
 
     def counts(self, expected: int) -> Counts:
         """Staged rows by their fate, from the ledger."""
+        if self._counts is None:
+            self._counts = self._counted()
+        return replace(self._counts, expected=expected, staged=self.staged)
+
+    def _counted(self) -> Counts:
         acknowledged = self._run("SELECT coalesce(sum(created), 0), coalesce(sum(updated), 0) FROM result")[0]
         moved = self._run(
             """
@@ -449,8 +455,6 @@ class RangeStore:
             """
         )[0]
         return Counts(
-            expected=expected,
-            staged=self.staged,
             created=int(acknowledged[0] + moved[0]),
             updated=int(acknowledged[1] + moved[1]),
             failed=excepted[0],
@@ -635,8 +639,7 @@ class RangeStore:
         layout, columns = self._fact("layout"), self._fact("columns")
         if layout is None:
             with self._transaction():
-                self._set_fact("layout", LAYOUT)
-                self._set_fact("columns", json.dumps(self._types))
+                self._set_facts(layout=LAYOUT, columns=json.dumps(self._types))
         elif layout != LAYOUT:
             raise StateError(
                 f"The range in {self._folder} was written in layout {layout}; this version reads {LAYOUT}.",
@@ -693,7 +696,7 @@ class RangeStore:
                 self._run("DELETE FROM superseded WHERE part = ?", number)
                 self._run("DELETE FROM regained WHERE part = ?", number)
                 self._run("UPDATE part SET state = 'dropped' WHERE number = ?", number)
-            self._set_fact("rounds", "0")
+            self._set_facts(rounds="0")
 
     def _damaged_parts(self) -> list[int]:
         """Open parts of which the CSV or the slice is not as it was recorded."""
@@ -714,14 +717,14 @@ class RangeStore:
         with self._transaction():
             for number in numbers:
                 self._run("UPDATE part SET state = 'dropped' WHERE number = ? AND state = 'cut'", number)
-            self._set_fact("rounds", "0")
+            self._set_facts(rounds="0")
 
     def _forget(self, pages: Sequence[Page]) -> None:
         """Takes back the last pages and all that hangs on their rows. Row numbers are never given twice; what was
         acknowledged of lost rows comes back by key in ``finish_reading``."""
         first = self._run("SELECT first_row FROM page WHERE number = ?", pages[0].number)[0][0]
         with self._transaction():
-            self._set_fact("row_floor", str(self._next_row))
+            self._set_facts(row_floor=str(self._next_row))
             self._run(
                 """
                 DELETE FROM superseded
@@ -743,9 +746,8 @@ class RangeStore:
             self._run('DELETE FROM exception WHERE "row" >= ?', first)
             self._run("DELETE FROM page WHERE number >= ?", pages[0].number)
             self._run("UPDATE part SET state = 'dropped' WHERE state = 'cut'")
-            self._run("DELETE FROM fact WHERE name = 'expected'")
-            self._set_fact("rounds", "0")
-            self._set_fact("lost", "true")
+            self._drop_fact("expected")
+            self._set_facts(rounds="0", lost="true")
             self._load()
             self._make_views()
 
@@ -765,7 +767,7 @@ class RangeStore:
                 AND NOT EXISTS (SELECT 1 FROM outcome WHERE outcome."row" = s."row")
             """
         )
-        self._run("DELETE FROM fact WHERE name = 'lost'")
+        self._drop_fact("lost")
 
     def _sweep(self) -> None:
         """Removes files that the catalogue does not list."""
@@ -785,13 +787,10 @@ class RangeStore:
 
     def _make_views(self) -> None:
         """Lists the files there are by absolute path, so that the views work from any folder."""
-        pages = self.staged_files()
-        if not self._is_owner and not all(path.exists() for path in pages):
-            pages, self._pages = [], []
         results = [self._folder / row[0] for row in self._run("SELECT file FROM result ORDER BY part")]
         statements = VIEWS.substitute(
             temporary="" if self._is_owner else "TEMPORARY",
-            pages=_files(pages, {**KEY_TYPES, **self._types}),
+            pages=_files(self.staged_files(), {**KEY_TYPES, **self._types}),
             outcomes=_files(results, SENT_TYPES),
         )
         self._run(statements)
@@ -799,101 +798,94 @@ class RangeStore:
 
     # Cutting
 
-    def _pending(self) -> str:
-        """Staged rows that have no outcome and are in no open part."""
-        selected = 'SELECT s.* FROM staged_row AS s ANTI JOIN exception AS e ON e."row" = s."row"'
-        if self._run("SELECT count(*) FROM result")[0][0]:
-            saved = f"SELECT \"row\" FROM outcome WHERE outcome = '{RowOutcome.SUCCEEDED}'"
-            selected += f' ANTI JOIN ({saved}) AS o ON o."row" = s."row"'
-        return f"({selected}{self._not_open()})"
+    def _order(self, which: Which, keys: pl.DataFrame | None, group_by: str | None) -> pl.DataFrame:
+        """The rows to send in the order of their parents: row, parent, and the most ``bytes`` each takes in a CSV.
 
-    def _not_open(self) -> str:
-        return f' ANTI JOIN {self._open_slices()} AS p ON p."row" = s."row"' if self.parts(open_only=True) else ""
+        Only this narrow frame is sorted, and the rows themselves are fetched part by part: to sort whole rows in DuckDB
+        took five times as long.
+        """
+        if group_by is not None and group_by not in self._types:
+            raise StateError(f"Rows cannot be put in the order of {group_by}: it is not staged.", hint=FRESH_HINT)
+        if not self._pages:
+            return pl.DataFrame(schema={"row": pl.Int64, "parent": pl.String, "bytes": pl.Int64})
+        rows = self._pending(which, keys)
+        parent = pl.lit(None, dtype=pl.String) if group_by is None else pl.col(group_by)
+        sizes = [csv_bytes(name, kind) for name, kind in rows.collect_schema().items() if name != "row"]
+        narrow = self._collected(rows.select("row", parent=parent, bytes=pl.sum_horizontal(sizes)))
+        return narrow.sort("parent", "row", nulls_last=False)
+
+    def _pending(self, which: Which, keys: pl.DataFrame | None) -> pl.LazyFrame:
+        """The staged rows that may be sent now; see ``cut_round``."""
+        rows, number = self._scanned(), pl.col("row")
+        match which:
+            case "all":
+                self._refresh_views()
+                excluded = self._numbers('SELECT "row" FROM outcome')
+            case "transient":
+                rows = rows.filter(number.is_in(self._numbers('SELECT "row" FROM exception WHERE transient').implode()))
+                excluded = pl.Series(dtype=pl.Int64)
+            case "keys":
+                wanted = keys["key"] if keys is not None else pl.Series(dtype=pl.String)
+                rows = rows.filter(pl.col("key").is_in(wanted.implode()))
+                excluded = self._numbers(f"SELECT \"row\" FROM exception WHERE outcome = '{RowOutcome.QUARANTINED}'")
+        if self.parts(open_only=True):
+            excluded = pl.concat([excluded, self._numbers(f'SELECT "row" FROM {self._open_slices()}')])
+        return rows.filter(~number.is_in(excluded.implode())) if len(excluded) else rows
+
+    def _numbers(self, sql: str) -> pl.Series:
+        return self._frame(sql)["row"]
 
     def _open_slices(self) -> str:
         """Rows of the open parts: part, row, key."""
         files = [self._slice_file(part) for part in self.parts(open_only=True)]
         return _files(files, {name: SENT_TYPES[name] for name in ("part", "row", "key")})
 
-    def _order(self, which: Which, keys: pl.DataFrame | None, group_by: str | None) -> None:
-        """The rows to send, in the order of their parents, as the temporary table ``ordered``."""
-        if group_by is not None and group_by not in self._types:
-            raise StateError(f"Rows cannot be put in the order of {group_by}: it is not staged.", hint=FRESH_HINT)
-        parent = "CAST(NULL AS VARCHAR)" if group_by is None else _name(group_by)
-        order = '"row"' if group_by is None else f'{parent} NULLS FIRST, "row"'
-        match which:
-            case "all":
-                selected = f"SELECT * FROM {self._pending()}"
-            case "transient":
-                selected = (
-                    'SELECT s.* FROM staged_row AS s SEMI JOIN (SELECT "row" FROM exception WHERE transient) AS e'
-                    f' ON e."row" = s."row"{self._not_open()}'
-                )
-            case "keys":
-                selected = (
-                    "SELECT s.* FROM staged_row AS s SEMI JOIN wanted AS w ON w.key = s.key"
-                    f" ANTI JOIN (SELECT \"row\" FROM exception WHERE outcome = '{RowOutcome.QUARANTINED}') AS e"
-                    f' ON e."row" = s."row"{self._not_open()}'
-                )
-        sizes = " + ".join(_csv_bytes(name, kind) for name, kind in {"key": "VARCHAR", **self._types}.items())
-        wanted = keys if keys is not None else pl.DataFrame(schema={"key": pl.String})
-        with handed_over(self._database, "wanted", wanted.select("key")):
-            self._run(
-                f"""
-                CREATE OR REPLACE TEMPORARY TABLE ordered AS
-                SELECT *, {parent} AS _parent, {sizes} AS _bytes FROM ({selected}) ORDER BY {order}
-                """
-            )
+    def _cut(self, wanted: Sequence[tuple[pl.DataFrame, bool]], render: Render) -> list[tuple[UploadPart, int, int]]:
+        """Writes the CSV and the slice of each part, given its rows of ``_order`` and whether it is serial; gives the
+        parts, and bytes and crc32 of their slices. So many parts are fetched at once as fit into ``HELD_BYTES``."""
+        number, made = self._last_part(), list[tuple[UploadPart, int, int]]()
+        waiting = list(wanted)
+        while waiting:
+            sizes = accumulate(int(rows["bytes"].sum()) for rows, _ in waiting)
+            together = max(bisect_right(list(sizes), HELD_BYTES), 1)
+            fetched = self._fetched(pl.concat([rows["row"] for rows, _ in waiting[:together]]))
+            for rows, is_serial in waiting[:together]:
+                number += 1
+                made.append(self._written(number, fetched.head(rows.height), is_serial, render))
+                fetched = fetched.slice(rows.height)
+            del waiting[:together]
+        return made
 
-    def _units(self, part_rows: int, part_bytes: int, heavy_rows: int) -> pl.DataFrame:
-        """The units of ``ordered`` in its order; ``is_heavy`` marks the parents that need parts of their own."""
-        return self._frame(
-            f"""
-            SELECT
-                min(rowid) AS start, count(*) AS "rows", CAST(sum(_bytes) AS BIGINT) AS bytes,
-                _parent IS NOT NULL AND count(*) > 1 AND (count(*) > ? OR sum(_bytes) > ?) AS is_heavy
-            FROM ordered
-            GROUP BY _parent, CASE WHEN _parent IS NULL THEN rowid // {self._unit_rows(part_rows, part_bytes)} END
-            ORDER BY start
-            """,
-            min(heavy_rows, part_rows),
-            part_bytes,
-        )
+    def _fetched(self, numbers: pl.Series) -> pl.DataFrame:
+        """The staged rows with these numbers, each of them once, in this order."""
+        rows = self._scanned()
+        if len(numbers) < self.staged:
+            rows = rows.filter(pl.col("row").is_in(numbers.implode()))
+        held = self._collected(rows).rechunk()  # else every gather looks for the chunk of each row
+        if held.height != len(numbers):
+            raise StateError(f"Of {len(numbers)} rows of {self._folder} only {held.height} are there.", hint=FRESH_HINT)
+        return held[held["row"].search_sorted(numbers)]
 
-    def _units_within(self, start: int, stop: int, part_rows: int, part_bytes: int) -> pl.DataFrame:
-        """Rows of one heavy parent as units that may be parted."""
-        return self._frame(
-            f"""
-            SELECT min(rowid) AS start, count(*) AS "rows", CAST(sum(_bytes) AS BIGINT) AS bytes
-            FROM ordered WHERE rowid >= ? AND rowid < ?
-            GROUP BY (rowid - ?) // {self._unit_rows(part_rows, part_bytes)}
-            ORDER BY start
-            """,
-            start,
-            stop,
-            start,
-        )
+    def _scanned(self) -> pl.LazyFrame:
+        """All staged rows, by their numbers."""
+        return pl.scan_parquet(self.staged_files(), glob=False, low_memory=True)
 
-    def _unit_rows(self, part_rows: int, part_bytes: int) -> int:
-        widest = self._run("SELECT coalesce(max(_bytes), 1) FROM ordered")[0][0]
-        return max(min(part_rows, part_bytes // int(widest)) // UNIT_SHARE, 1)
+    def _collected(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """Raises ``StateError`` where a page cannot be read any more."""
+        try:
+            return rows.collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise StateError(f"The pages of {self._folder} cannot be read: {error}.", hint=FRESH_HINT) from None
 
-    def _cut(
-        self, number: int, spans: Sequence[tuple[int, int]], serial: bool, render: Render
-    ) -> tuple[UploadPart, int, int]:
-        """Writes one part's CSV and slice; returns the part, and bytes and crc32 of the slice."""
-        columns = ", ".join(_name(name) for name in (*KEY_TYPES, *self._types))
-        frame = pl.concat(
-            self._frame(f"SELECT {columns} FROM ordered WHERE rowid >= ? AND rowid < ?", *span) for span in spans
-        )
+    def _written(self, number: int, rows: pl.DataFrame, serial: bool, render: Render) -> tuple[UploadPart, int, int]:
         file = f"part-{number:05d}.csv"
         passing = passing_name(self._folder / file)
-        with room_for(passing, int(frame.estimated_size())):
-            size, crc = render(frame.drop("row"), passing)
+        with room_for(passing, int(rows.estimated_size())):
+            size, crc = render(rows.drop("row"), passing)
             self._disk.rename(passing, self._folder / file)
-        content = _parquet(frame.select(pl.lit(number, dtype=pl.Int32).alias("part"), "row", "key"))
+        content = _parquet(rows.select(pl.lit(number, dtype=pl.Int32).alias("part"), "row", "key"))
         self._disk.write(self._folder / _slice_name(number), content)
-        part = UploadPart(number, self.rounds, frame.height, file, size, crc, serial)
+        part = UploadPart(number, self.rounds, rows.height, file, size, crc, serial)
         return part, len(content), zlib.crc32(content)
 
     def _last_part(self) -> int:
@@ -983,20 +975,29 @@ class RangeStore:
         try:
             yield
             self._run("COMMIT")
+            self._counts = None
         except BaseException:
             with suppress(SyncError):  # a failed commit has ended the transaction already
                 self._run("ROLLBACK")
+            self._facts = None
             raise
         log_file = self._folder / f"{FILE}.wal"
         if log_file.exists():
             log_file.chmod(0o600)
 
     def _fact(self, name: str) -> str | None:
-        found = self._run('SELECT "value" FROM fact WHERE name = ?', name)
-        return str(found[0][0]) if found else None
+        if self._facts is None:
+            self._facts = dict(self._run('SELECT name, "value" FROM fact'))
+        return self._facts.get(name)
 
-    def _set_fact(self, name: str, value: str) -> None:
-        self._run("INSERT OR REPLACE INTO fact VALUES (?, ?)", name, value)
+    def _set_facts(self, **facts: str) -> None:
+        self._facts = None
+        named = [word for fact in facts.items() for word in fact]
+        self._run(f"INSERT OR REPLACE INTO fact VALUES {', '.join(['(?, ?)'] * len(facts))}", *named)
+
+    def _drop_fact(self, name: str) -> None:
+        self._facts = None
+        self._run("DELETE FROM fact WHERE name = ?", name)
 
     def _instant(self) -> datetime:
         return self._now().astimezone(UTC).replace(tzinfo=None)
@@ -1092,13 +1093,6 @@ def _name(name: str) -> str:
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _csv_bytes(name: str, kind: str) -> str:
-    """The most bytes the value can take in a CSV, with its comma: every character of a text may be a quote."""
-    if kind == "VARCHAR":
-        return f"coalesce(2 * strlen({_name(name)}) + 3, 5)"
-    return str(CSV_BYTES.get(kind.partition(" ")[0], OTHER_BYTES))
 
 
 def _text(column: str, kind: str) -> str:

@@ -1,9 +1,10 @@
-"""Result files come back row by row as the org wrote them, in whatever pieces they are read."""
+"""Result files come back row by row as the org wrote them, in frames of whatever size."""
 
 from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sync_pipeline.domain.errors import WireError
-from sync_pipeline.salesforce.csv_results import PIECE_BYTES, read_frames, whole_rows
+from sync_pipeline.salesforce.csv_results import FRAME_ROWS, read_frames
 
 HOSTILE = [
     "",
@@ -50,10 +51,16 @@ def written(names: Sequence[str], rows: Sequence[Sequence[str]], *, quoting: Lit
     return text.getvalue().encode()
 
 
+def frames(content: bytes, wanted: dict[str, str] | None = None, *, frame_rows: int = FRAME_ROWS) -> list[pl.DataFrame]:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        return list(read_frames(file, wanted, frame_rows=frame_rows))
+
+
 def read(
-    content: bytes, wanted: dict[str, str] | None = None, *, piece_bytes: int = PIECE_BYTES
+    content: bytes, wanted: dict[str, str] | None = None, *, frame_rows: int = FRAME_ROWS
 ) -> list[tuple[str | None, ...]]:
-    return [row for frame in read_frames(io.BytesIO(content), wanted, piece_bytes=piece_bytes) for row in frame.rows()]
+    return [row for frame in frames(content, wanted, frame_rows=frame_rows) for row in frame.rows()]
 
 
 # laws
@@ -61,36 +68,22 @@ def read(
 
 @given(tables, st.integers(1, 60))
 @example([('"', "\n"), ('\n"', "")], 1)
-def test_any_rows_come_back_equal_through_any_size_of_piece(rows: list[tuple[str, ...]], piece_bytes: int) -> None:
+def test_any_rows_come_back_equal_through_frames_of_any_size(rows: list[tuple[str, ...]], frame_rows: int) -> None:
     names = [f"c{number}" for number in range(len(rows[0]) if rows else 2)]
     content = written(names, rows)
 
-    assert read(content, piece_bytes=piece_bytes) == rows
-    frames = list(read_frames(io.BytesIO(content), piece_bytes=piece_bytes))
-    assert all(frame.schema == dict.fromkeys(names, pl.String) for frame in frames)
-    assert all(frame.height for frame in frames)
+    assert read(content, frame_rows=frame_rows) == rows
+    made = frames(content, frame_rows=frame_rows)
+    assert all(frame.schema == dict.fromkeys(names, pl.String) for frame in made)
+    assert all(0 < frame.height <= frame_rows for frame in made)
 
 
 plain = cells.filter(lambda text: text and "\r" not in text)
 
 
 @given(st.lists(st.tuples(plain, plain), max_size=8), st.integers(1, 60))
-def test_values_that_need_no_quotes_may_come_without_them(rows: list[tuple[str, str]], piece_bytes: int) -> None:
-    assert read(written(["a", "b"], rows, quoting=csv.QUOTE_MINIMAL), piece_bytes=piece_bytes) == rows
-
-
-@given(tables, st.integers(1, 60))
-def test_pieces_are_the_whole_file_and_each_ends_where_a_row_ends(
-    rows: list[tuple[str, ...]], piece_bytes: int
-) -> None:
-    content = written(["c"] * (len(rows[0]) if rows else 2), rows)
-
-    pieces = list(whole_rows(io.BytesIO(content), piece_bytes=piece_bytes))
-
-    assert b"".join(pieces) == content
-    for piece in pieces:
-        assert piece.endswith(b"\n")
-        assert piece.count(b'"') % 2 == 0
+def test_values_that_need_no_quotes_may_come_without_them(rows: list[tuple[str, str]], frame_rows: int) -> None:
+    assert read(written(["a", "b"], rows, quoting=csv.QUOTE_MINIMAL), frame_rows=frame_rows) == rows
 
 
 @given(st.permutations(["sf__Id", "sf__Created", "External_ID__c", "Name"]), st.booleans())
@@ -110,7 +103,7 @@ def test_columns_are_found_by_name_in_any_order_and_letter_case(names: list[str]
     [b"", b"\n", HEADER, HEADER.rstrip(b"\n"), HEADER.replace(b"\n", b"\r\n"), HEADER + b"\n", HEADER + b"\r\n"],
 )
 def test_a_file_without_rows_gives_no_frame(content: bytes) -> None:
-    assert list(read_frames(io.BytesIO(content), {"key": "External_ID__c"})) == []
+    assert frames(content, {"key": "External_ID__c"}) == []
 
 
 def test_the_documented_form_of_a_result_is_read() -> None:
@@ -123,7 +116,7 @@ def test_the_documented_form_of_a_result_is_read() -> None:
 
 
 def test_a_header_may_have_quotes_commas_and_line_ends_inside() -> None:
-    assert read(b'a,"b,\n""c""",d\n1,2,3\n', {"x": 'B,\n"C"'}, piece_bytes=3) == [("2",)]
+    assert read(b'a,"b,\n""c""",d\n1,2,3\n', {"x": 'B,\n"C"'}) == [("2",)]
 
 
 def test_lines_may_end_as_windows_ends_them_and_the_last_one_not_at_all() -> None:
@@ -172,19 +165,11 @@ def test_what_is_no_csv_of_that_header_is_an_error_and_not_a_row(content: bytes)
         read(content, {"key": "External_ID__c"})
 
 
-def test_a_row_that_does_not_end_is_given_up() -> None:
-    endless = io.BytesIO(b'a,b\n"' + b"x" * (66 * 1024 * 1024))
-
-    with pytest.raises(WireError, match="a row of more than 67108864 bytes"):
-        list(whole_rows(endless))
-
-
-def test_a_large_file_is_read_in_pieces() -> None:
+def test_a_large_file_comes_in_frames_of_its_wanted_columns_in_its_order() -> None:
     rows = [(f"006{number:09d}", "true", f"key{number:07d}", "x" * 80) for number in range(60_000)]
     content = written(["sf__Id", "sf__Created", "External_ID__c", "Name"], rows)
-    assert len(content) > 1.5 * PIECE_BYTES
 
-    frames = list(read_frames(io.BytesIO(content), {"key": "External_ID__c"}))
+    made = frames(content, {"key": "External_ID__c"}, frame_rows=25_000)
 
-    assert len(frames) == 2
-    assert pl.concat(frames)["key"].to_list() == [key for _, _, key, _ in rows]
+    assert len(made) == 3
+    assert pl.concat(made)["key"].to_list() == [key for _, _, key, _ in rows]
