@@ -7,7 +7,7 @@ and column, and the org keeps what it had.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,34 +76,38 @@ def staged_schema(mapping: Mapping, target: TargetObject) -> dict[str, pl.DataTy
     return {mapped.target: _dtype(mapped, _described(mapped, target)) for mapped in mapping.fields}
 
 
-def convert(frame: pl.DataFrame, mapping: Mapping, target: TargetObject) -> Converted:
-    """Types and checks one page of source rows (all columns text, named as in the source)."""
-    columns: list[pl.Series] = []
-    broken: list[tuple[str, str, pl.Series]] = []  # rule, source column, mask; the first rule of a row is reported
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """The rules for one column, as expressions over the frame of all texts and typed values.
 
-    key_text = frame[mapping.source_key]
-    key = key_text.str.strip_chars(BLANKS)
+    ``suspect`` is cheap, and true at least wherever a rule is broken: ``breaches`` (rule and where it is broken) are only
+    looked at when it is true somewhere. The first rule that a row breaks is reported.
+    """
+
+    source: str
+    suspect: pl.Expr
+    breaches: Sequence[tuple[str, pl.Expr]]
+
+
+def convert(frame: pl.DataFrame, mapping: Mapping, target: TargetObject) -> Converted:
+    """Types and checks one page of source rows (all columns text, named as in the source).
+
+    All columns go through a few queries together, because a query costs about as much as a thousand values.
+    """
     described_key = target.field(mapping.target_key)
     if described_key is None:
         raise MappingError(
             f"{target.name} has no field {mapping.target_key}.", hint="Correct the mapping (SYNC_MAPPING)."
         )
-    broken.append((NULL_KEY, mapping.source_key, key.is_null()))
-    broken.append((BLANK_KEY, mapping.source_key, key == ""))
-    broken.append((RESERVED_TEXT, mapping.source_key, key == NULL_LITERAL))
-    broken.append((TOO_LONG, mapping.source_key, _is_longer(key, described_key.length)))
-    columns.append(key.alias("key"))
-
-    for mapped in mapping.fields:
-        described = _described(mapped, target)
-        text = _cleaned(frame[mapped.source])
-        typed, breaches = _typed(text, mapped, described)
-        if mapped.required:
-            breaches.append((REQUIRED_NULL, text.is_null()))
-        columns.append(typed.alias(mapped.target))
-        broken.extend((rule, mapped.source, mask) for rule, mask in breaches)
-
-    return Converted(frame=pl.DataFrame(columns), rejections=_rejections(frame, broken))
+    texts = _cleaned(frame, mapping.fields)
+    key = frame.select(key=pl.col(mapping.source_key).str.strip_chars(BLANKS))
+    described = {f: _described(f, target) for f in mapping.fields}
+    typed = texts.select(_typed(texts, f, d).alias(f.target) for f, d in described.items())
+    held = pl.concat([key, texts, typed], how="horizontal")
+    checks = [_key_checks(mapping, described_key), *(_checks(f, d) for f, d in described.items())]
+    suspected = held.select(c.suspect.any().alias(str(place)) for place, c in enumerate(checks)).row(0)
+    rejections = _rejections(frame, held, [c for c, is_suspect in zip(checks, suspected, strict=True) if is_suspect])
+    return Converted(frame=pl.concat([key, typed], how="horizontal"), rejections=rejections)
 
 
 def reject(
@@ -146,71 +150,107 @@ def _dtype(mapped: FieldMapping, described: TargetField) -> pl.DataType:
             return pl.String()
 
 
-def _cleaned(text: pl.Series) -> pl.Series:
-    """Trimmed as Salesforce trims, empty as null, line ends as LF: Bulk jobs with LF refuse others."""
-    text = text.str.strip_chars(BLANKS)
-    if text.str.contains("\r", literal=True).any():
-        text = text.str.replace_all("\r\n", "\n", literal=True).str.replace_all("\r", "\n", literal=True)
-    return text.set(text == "", None) if (text == "").any() else text
+def _text(mapped: FieldMapping) -> str:
+    """The name of a field's cleaned text, beside its typed value."""
+    return f"text of {mapped.target}"
 
 
-def _typed(
-    text: pl.Series, mapped: FieldMapping, described: TargetField
-) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
+def _cleaned(frame: pl.DataFrame, fields: Sequence[FieldMapping]) -> pl.DataFrame:
+    """The texts trimmed as Salesforce trims, empty as null, line ends as LF: Bulk jobs with LF refuse others."""
+    texts = frame.select(pl.col(f.source).str.strip_chars(BLANKS).alias(_text(f)) for f in fields)
+    lines = [_text(f) for f in fields if f.type is FieldType.TEXT]
+    has = texts.select(
+        (pl.all() == "").any().name.prefix("empty "),
+        pl.col(lines).str.contains("\r", literal=True).any().name.prefix("returns "),
+    ).row(0, named=True)
+    mended = []
+    for name in texts.columns:
+        text = pl.col(name)
+        if has.get(f"returns {name}"):
+            text = text.str.replace_all("\r\n", "\n", literal=True).str.replace_all("\r", "\n", literal=True)
+        mended.append(pl.when(text != "").then(text).alias(name) if has[f"empty {name}"] else text)
+    return texts.select(mended)
+
+
+def _typed(texts: pl.DataFrame, mapped: FieldMapping, described: TargetField) -> pl.Expr | pl.Series:
+    """The values of a field in its type; null where the text is not of that type."""
+    text = pl.col(_text(mapped))
     match mapped.type:
-        case FieldType.TEXT:
-            return text, [(RESERVED_TEXT, text == NULL_LITERAL), (TOO_LONG, _is_longer(text, described.length))]
-        case FieldType.REFERENCE:
-            is_id = text.str.contains(r"^(?:[A-Za-z0-9]{15}|[A-Za-z0-9]{18})$")
-            return text, [(UNREADABLE, ~is_id)]
+        case FieldType.TEXT | FieldType.REFERENCE:
+            return text
         case FieldType.NUMBER:
-            return _number(text, described)
+            return text.cast(pl.Decimal(NUMBER_LENGTH, described.scale), strict=False)
         case FieldType.DATE:
-            return _date(text)
+            return text.str.to_date("%Y-%m-%d", strict=False)
         case FieldType.DATETIME:
-            instant = _instant(text)
-            return instant, [(UNREADABLE, instant.is_null() & text.is_not_null())]
+            return _instant(texts[_text(mapped)])
         case FieldType.BOOLEAN:
-            word = text.str.to_lowercase()
-            truth = word.replace_strict(
+            return text.str.to_lowercase().replace_strict(
                 {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False},
                 default=None,
                 return_dtype=pl.Boolean,
             )
-            return truth, [(UNREADABLE, truth.is_null() & text.is_not_null())]
 
 
-def _number(text: pl.Series, described: TargetField) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
-    """A number at the field's scale; what does not fit is told apart: no number, too many digits, too many decimals."""
+def _key_checks(mapping: Mapping, described: TargetField) -> _Checks:
+    key = pl.col("key")
+    breaches = [
+        (NULL_KEY, key.is_null()),
+        (BLANK_KEY, key == ""),
+        (RESERVED_TEXT, key == NULL_LITERAL),
+        (TOO_LONG, _is_longer(key, described.length)),
+    ]
+    suspect = key.is_null() | (key == "") | (key == NULL_LITERAL) | _may_be_longer(key, described.length)
+    return _Checks(mapping.source_key, suspect, breaches)
+
+
+def _checks(mapped: FieldMapping, described: TargetField) -> _Checks:
+    text, typed = pl.col(_text(mapped)), pl.col(mapped.target)
+    match mapped.type:
+        case FieldType.TEXT:
+            suspect = (text == NULL_LITERAL) | _may_be_longer(text, described.length)
+            breaches = [(RESERVED_TEXT, text == NULL_LITERAL), (TOO_LONG, _is_longer(text, described.length))]
+        case FieldType.REFERENCE:
+            suspect = ~text.str.contains(r"^(?:[A-Za-z0-9]{15}|[A-Za-z0-9]{18})$")
+            breaches = [(UNREADABLE, suspect)]
+        case FieldType.NUMBER:
+            suspect, breaches = _number_checks(text, typed, described)
+        case FieldType.DATE:
+            suspect, breaches = _date_checks(text, typed)
+        case FieldType.DATETIME | FieldType.BOOLEAN:
+            suspect = typed.is_null() & text.is_not_null()
+            breaches = [(UNREADABLE, suspect)]
+    if mapped.required:
+        suspect = suspect | text.is_null()
+        breaches = [*breaches, (REQUIRED_NULL, text.is_null())]
+    return _Checks(mapped.source, suspect, breaches)
+
+
+def _number_checks(
+    text: pl.Expr, at_scale: pl.Expr, described: TargetField
+) -> tuple[pl.Expr, list[tuple[str, pl.Expr]]]:
+    """What does not fit is told apart: no number, too many digits, too many decimals."""
     whole = described.digits if described.type in ("int", "long") and described.digits else 0
     whole = whole or max((described.precision or 18) - described.scale, 1)
-    at_scale = text.cast(pl.Decimal(NUMBER_LENGTH, described.scale), strict=False)
-    plain = text.str.contains(rf"^[+-]?\d{{1,{whole}}}(?:\.\d{{0,{described.scale}}})?$")
-    if plain.all():  # ignores nulls: every number is written in a form that the field holds as it is
-        return at_scale, []
+    # Written in a form that the field holds as it is.
+    is_plain = text.str.contains(rf"^[+-]?\d{{1,{whole}}}(?:\.\d{{0,{described.scale}}})?$")
     is_number = text.str.contains(r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$")
     exact = text.cast(pl.Decimal(NUMBER_LENGTH, FRACTION_KEPT), strict=False)
     too_large = exact.is_null() | at_scale.is_null() | (exact.abs() >= 10**whole)
     too_fine = at_scale.cast(pl.Decimal(NUMBER_LENGTH, FRACTION_KEPT), strict=False) != exact
     beyond = text.str.contains(rf"\.\d{{{FRACTION_KEPT}}}\d*[1-9]")
-    return at_scale, [
+    return ~is_plain, [
         (UNREADABLE, text.is_not_null() & ~is_number),
         (TOO_LARGE, text.is_not_null() & too_large),
         (TOO_PRECISE, too_fine | beyond),
     ]
 
 
-def _date(text: pl.Series) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
-    date = text.str.to_date("%Y-%m-%d", strict=False)
-    year = date.dt.year()
-    fits = (text.str.len_bytes() == len("2024-01-02")) & year.is_between(DATE_FIRST, DATE_LAST)
-    if date.null_count() == text.null_count() and fits.all():
-        return date, []
+def _date_checks(text: pl.Expr, date: pl.Expr) -> tuple[pl.Expr, list[tuple[str, pl.Expr]]]:
+    fits = (text.str.len_bytes() == len("2024-01-02")) & date.dt.year().is_between(DATE_FIRST, DATE_LAST)
     is_iso = text.str.contains(r"^\d{4}-\d{2}-\d{2}$")
-    return date, [
-        (UNREADABLE, ~is_iso),
-        (IMPOSSIBLE_DATE, text.is_not_null() & ~fits.fill_null(False)),
-    ]
+    does_not_fit = text.is_not_null() & ~fits.fill_null(False)
+    return does_not_fit, [(UNREADABLE, ~is_iso), (IMPOSSIBLE_DATE, does_not_fit)]
 
 
 def _instant(text: pl.Series) -> pl.Series:
@@ -226,23 +266,26 @@ def _instant(text: pl.Series) -> pl.Series:
     return instant.cast(pl.Datetime("ms", "UTC"))
 
 
-def _is_longer(text: pl.Series, length: int) -> pl.Series:
+def _is_longer(text: pl.Expr, length: int) -> pl.Expr:
     """Longer than ``length`` characters as Java counts them (UTF-16 units): never fewer than the org counts."""
-    if length == 0:
-        return pl.repeat(False, len(text), eager=True, dtype=pl.Boolean)
-    in_bytes = text.str.len_bytes()
-    if not (in_bytes > length).any():  # a text has at least as many bytes as UTF-16 units
-        return pl.repeat(False, len(text), eager=True, dtype=pl.Boolean)
     units = text.str.len_chars() + text.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
-    return units > length
+    return units > length if length else pl.lit(False)
 
 
-def _rejections(frame: pl.DataFrame, broken: list[tuple[str, str, pl.Series]]) -> pl.DataFrame:
+def _may_be_longer(text: pl.Expr, length: int) -> pl.Expr:
+    """A text has at least as many bytes as UTF-16 units."""
+    return text.str.len_bytes() > length if length else pl.lit(False)
+
+
+def _rejections(frame: pl.DataFrame, held: pl.DataFrame, suspects: Sequence[_Checks]) -> pl.DataFrame:
     found = []
-    for rule, column, mask in broken:
-        positions = mask.fill_null(False).arg_true()
-        if len(positions):
-            found.append(reject(frame, positions, code=rule, message=SENTENCES[rule], column=column, set_aside=False))
+    for checks in suspects:
+        for rule, breach in checks.breaches:
+            positions = held.select(breach.fill_null(False).arg_true()).to_series()
+            if len(positions):
+                found.append(
+                    reject(frame, positions, code=rule, message=SENTENCES[rule], column=checks.source, set_aside=False)
+                )
     if not found:
         return pl.DataFrame(schema=REJECTIONS)
     return pl.concat(found).unique(subset="index", keep="first", maintain_order=True)
