@@ -371,17 +371,18 @@ class Loader:
 
     def _outcomes(self, part: UploadPart, job: IngestJob) -> Counts:
         """Reads all three result sets and records them. Rows of results that cannot be read are not acknowledged."""
-        bulk, reason = self._walls.bulk, ""
+        reason = ""
         for tries_left in reversed(range(RESULT_TRIES)):
             try:
-                return self._store.record_outcomes(
-                    part,
-                    job.id,
-                    successes=bulk.successes(job.id),
-                    failures=bulk.failures(job.id),
-                    unprocessed=bulk.unprocessed(job.id),
-                    transient=TRANSIENT_CODES,
-                )
+                with self._walls.bulk.results(job.id) as results, self._walls.holding():
+                    return self._store.record_outcomes(
+                        part,
+                        job.id,
+                        successes=results.successes,
+                        failures=results.failures,
+                        unprocessed=results.unprocessed,
+                        transient=TRANSIENT_CODES,
+                    )
             except RequestRefused as error:
                 reason = error.message
                 break

@@ -63,18 +63,18 @@ class Interruption:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many ranges of this process may read, sort and load at once. Reading and sorting are rationed among all
+    """How many ranges of this process may read, hold and load rows at once. Reading and sorting are rationed among all
     processes besides (``Walls.reading``, ``Walls.sorting``); threads of one process need not look for a place each."""
 
     read: threading.BoundedSemaphore
-    sort: threading.BoundedSemaphore
+    hold: threading.BoundedSemaphore
     load: threading.BoundedSemaphore
 
     @staticmethod
     def of(policy: Policy) -> Slots:
         return Slots(
             read=threading.BoundedSemaphore(policy.read_slots),
-            sort=threading.BoundedSemaphore(policy.sort_slots),
+            hold=threading.BoundedSemaphore(1),
             load=threading.BoundedSemaphore(policy.load_slots),
         )
 
@@ -116,10 +116,16 @@ class Walls:
             yield
 
     @contextmanager
+    def holding(self) -> Iterator[None]:
+        """The one place in this process for more rows than a page has: what is held of them is most of its memory."""
+        with self.slots.hold:
+            self.interruption.check()
+            yield
+
+    @contextmanager
     def sorting(self) -> Iterator[None]:
         """One of the places for putting a range in order: what is promised of memory holds for all processes."""
-        with self.slots.sort, self.area.slot("sort", of=self.policy.sort_slots, sleep=self.sleep):
-            self.interruption.check()
+        with self.holding(), self.area.slot("sort", of=self.policy.sort_slots, sleep=self.sleep):
             yield
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -51,6 +52,8 @@ POLL_SECONDS = 0.25
 POLL_SECONDS_MAX = 15.0
 QUERY_SECONDS = 2 * 3600.0
 """Time limit of a query job."""
+SUCCESSES, FAILURES, UNPROCESSED = "successfulResults", "failedResults", "unprocessedrecords"
+"""Names of a job's result sets."""
 NO_LOCATOR = "null"
 """What ``Sforce-Locator`` says on the last page."""
 PAGES_AT_ONCE = 3
@@ -105,6 +108,15 @@ class PagesJson(msgspec.Struct):
     resultPages: list[PageJson]
     done: bool = True
     nextRecordsUrl: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The three result sets of an ended job, as frames; see ``Bulk.successes``, ``failures`` and ``unprocessed``."""
+
+    successes: Iterator[pl.DataFrame]
+    failures: Iterator[pl.DataFrame]
+    unprocessed: Iterator[pl.DataFrame]
 
 
 class Bulk:
@@ -210,32 +222,56 @@ class Bulk:
                 raise WireError("The list of ingest jobs does not come to an end.", hint="Try again.")
             seen.add(locator)
 
+    @contextmanager
+    def results(self, job_id: str) -> Iterator[Results]:
+        """All that an ended job says of its rows: whole on disk when the block begins, parsed as its frames are taken."""
+        with (
+            self._downloaded(job_id, SUCCESSES) as saved,
+            self._downloaded(job_id, FAILURES) as refused,
+            self._downloaded(job_id, UNPROCESSED) as left,
+        ):
+            yield Results(self._saved(saved, job_id), self._refused(refused), self._left(left))
+
     def successes(self, job_id: str) -> Iterator[pl.DataFrame]:
         """Rows that were saved: ``key``, ``id`` (String), ``created`` (Boolean). No frame when there is no row."""
-        wanted = {"key": self._key, "id": "sf__Id", "created": "sf__Created"}
-        for frame in self._results(job_id, "successfulResults", wanted):
+        with self._downloaded(job_id, SUCCESSES) as file:
+            yield from self._saved(file, job_id)
+
+    def failures(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Rows that were refused: ``key``, ``id`` (empty for a refused insert), ``error``, all String."""
+        with self._downloaded(job_id, FAILURES) as file:
+            yield from self._refused(file)
+
+    def unprocessed(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Rows the job never came to: ``key``."""
+        with self._downloaded(job_id, UNPROCESSED) as file:
+            yield from self._left(file)
+
+    def deleted(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Records that a deletion took away: ``id``."""
+        with self._downloaded(job_id, SUCCESSES) as file:
+            yield from _texts(file, {"id": "sf__Id"})
+
+    def not_deleted(self, job_id: str) -> Iterator[pl.DataFrame]:
+        """Records that a deletion was refused for: ``id`` and ``error``."""
+        with self._downloaded(job_id, FAILURES) as file:
+            yield from _texts(file, {"id": "Id", "error": "sf__Error"})
+
+    def _saved(self, file: IO[bytes], job_id: str) -> Iterator[pl.DataFrame]:
+        for frame in _texts(file, {"key": self._key, "id": "sf__Id", "created": "sf__Created"}):
             created = frame.get_column("created").str.to_lowercase()
             if not created.is_in(["true", "false"]).all():
                 raise Unreadable(f"Job {job_id}: sf__Created is neither true nor false.", hint="Run it again.")
             yield frame.with_columns(created=created == "true")
 
-    def failures(self, job_id: str) -> Iterator[pl.DataFrame]:
-        """Rows that were refused: ``key``, ``id`` (empty for a refused insert), ``error``, all String."""
-        yield from self._results(job_id, "failedResults", {"key": self._key, "id": "sf__Id", "error": "sf__Error"})
+    def _refused(self, file: IO[bytes]) -> Iterator[pl.DataFrame]:
+        return _texts(file, {"key": self._key, "id": "sf__Id", "error": "sf__Error"})
 
-    def unprocessed(self, job_id: str) -> Iterator[pl.DataFrame]:
-        """Rows the job never came to: ``key``."""
-        yield from self._results(job_id, "unprocessedrecords", {"key": self._key})
+    def _left(self, file: IO[bytes]) -> Iterator[pl.DataFrame]:
+        return _texts(file, {"key": self._key})
 
-    def deleted(self, job_id: str) -> Iterator[pl.DataFrame]:
-        """Records that a deletion took away: ``id``."""
-        yield from self._results(job_id, "successfulResults", {"id": "sf__Id"})
-
-    def not_deleted(self, job_id: str) -> Iterator[pl.DataFrame]:
-        """Records that a deletion was refused for: ``id`` and ``error``."""
-        yield from self._results(job_id, "failedResults", {"id": "Id", "error": "sf__Error"})
-
-    def _results(self, job_id: str, name: str, wanted: dict[str, str]) -> Iterator[pl.DataFrame]:
+    @contextmanager
+    def _downloaded(self, job_id: str, name: str) -> Iterator[IO[bytes]]:
         with self._spooled() as file:
             self._session.send(
                 "GET",
@@ -244,8 +280,7 @@ class Bulk:
                 headers={"Accept": "text/csv"},
                 read=csv_into(file, between=self._interruptible),
             )
-            for frame in read_frames(file, wanted):
-                yield frame.with_columns(pl.all().fill_null(""))
+            yield file
 
     def _change(self, job_id: str, state: JobState, *, repeat: bool) -> IngestJob:
         return self._session.send(
@@ -433,6 +468,11 @@ class Bulk:
 
     def _interruptible(self) -> None:
         self._session.sleep(0)
+
+
+def _texts(file: IO[bytes], wanted: dict[str, str]) -> Iterator[pl.DataFrame]:
+    for frame in read_frames(file, wanted):
+        yield frame.with_columns(pl.all().fill_null(""))
 
 
 def selected(soql: str) -> list[str]:
