@@ -13,3 +13,7 @@ the source, value by value. The rooms, from the bottom up:
 
 Start reading at ``domain/keys.py``, then ``engine/deciding.py`` and ``engine/night.py``.
 """
+
+from sync_pipeline.memory import give_back
+
+give_back()

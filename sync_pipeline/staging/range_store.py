@@ -72,7 +72,7 @@ SCHEMA: Final = resources.files("sync_pipeline.staging").joinpath("schema.sql").
 TABLES: Final = SCHEMA.partition(VIEWS_START)[0]
 VIEWS: Final = Template(SCHEMA.partition(VIEWS_START)[2].partition("\n\n")[2])
 
-HELD_BYTES: Final = 64_000_000
+HELD_BYTES: Final = 24_000_000
 """Rows of about so many bytes of CSV are held at once while parts are cut; one part is always."""
 
 

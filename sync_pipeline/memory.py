@@ -1,0 +1,32 @@
+"""How the allocators of this process give memory back. It matters as much as what is allocated.
+
+Lanes come and go by the second, each in threads of its own. By default what they free stays with the arena of their
+thread, ready for a next time that may be another thread's: a night of 2,000,000 rows then peaked at 401 MB instead of
+318, for the same work. Large blocks are given back at once here, small ones after a tenth of a second.
+
+glibc: https://man7.org/linux/man-pages/man3/mallopt.3.html
+jemalloc, which Polars brings along: https://jemalloc.net/jemalloc.3.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+
+JEMALLOC_VARIABLE = "_RJEM_MALLOC_CONF"
+JEMALLOC = "narenas:2,oversize_threshold:1048576,dirty_decay_ms:100,muzzy_decay_ms:0"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+GLIBC = {M_TRIM_THRESHOLD: 256 * 1024, M_MMAP_THRESHOLD: 256 * 1024, M_ARENA_MAX: 2}
+
+
+def give_back() -> None:
+    """Must come before Polars is imported. What the environment says of jemalloc stays; elsewhere than on glibc, nothing
+    is changed."""
+    os.environ.setdefault(JEMALLOC_VARIABLE, JEMALLOC)
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL(None).mallopt
+            for parameter, value in GLIBC.items():
+                mallopt(parameter, value)
