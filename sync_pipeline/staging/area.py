@@ -119,7 +119,7 @@ class Area:
 
     def _free_slot(self, name: str, of: int) -> int | None:
         for number in range(of):
-            descriptor = os.open(self._lock_file(f"{name}-{number}"), os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = self._opened_lock(f"{name}-{number}")
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -143,7 +143,7 @@ class Area:
 
     @contextmanager
     def _lock(self, name: str, *, what: str) -> Iterator[None]:
-        descriptor = os.open(self._lock_file(name), os.O_RDWR | os.O_CREAT, 0o600)  # not inherited by programs we start
+        descriptor = self._opened_lock(name)
         try:
             for tries_left in reversed(range(LOCK_TRIES)):
                 try:
@@ -160,6 +160,17 @@ class Area:
             yield
         finally:
             os.close(descriptor)
+
+    def _opened_lock(self, name: str) -> int:
+        """A descriptor that is not inherited by programs we start. Raises ``SettingsError`` when SYNC_HOME was removed
+        under us: no try of anything can help."""
+        try:
+            return os.open(self._lock_file(name), os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            raise SettingsError(
+                f"The state folder {self.home} was removed while it was in use.",
+                hint="Give it back or begin anew with `sync-pipeline sync`; what was sent to the org is there.",
+            ) from None
 
     def _lock_file(self, name: str) -> Path:
         return self._locks / f"{name}.lock"

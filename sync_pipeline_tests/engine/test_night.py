@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from sync_pipeline.domain.errors import (
     HeldElsewhere,
     MappingError,
     PlanRefused,
+    SettingsError,
     Stopped,
     SyncError,
     UsageError,
@@ -386,6 +388,15 @@ def test_a_dropped_network_is_not_stormed_and_ends_at_the_cap(tmp_path: Path) ->
         assert states(r) == [RangeState.GIVEN_UP] * 3
         assert [e.runs for e in r.walls.book.ranges(night.plan_id)] == [3, 3, 3]
         assert r.waiting.seconds >= 15 + 120
+
+
+def test_a_state_folder_that_is_removed_in_the_midst_ends_the_night_with_a_word(small: Rehearsal) -> None:
+    def remove(line: str) -> None:
+        if "staged" in line:
+            shutil.rmtree(small.home / "locks", ignore_errors=True)
+
+    with pytest.raises(SettingsError, match="was removed while it was in use"):
+        driven(small, on_event=remove)
 
 
 def test_a_cut_off_of_a_moment_costs_a_rest_and_no_range(small: Rehearsal) -> None:
