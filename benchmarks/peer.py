@@ -1,8 +1,9 @@
 """Beside simple-salesforce: the same CSV into the same org and its results back, against our loading half alone.
 
 ``python -m benchmarks.peer BASE_URL CSV FOLDER`` is the peer: ``SFBulk2Handler`` with its own defaults, but for the pause
-between two looks at a job, which is 5 s by default. It keeps the three result files of each job in the folder; ours
-gives every row its outcome besides, and keeps its ledger.
+between two looks at a job, which is 5 s by default. It keeps the three result files of each job in the folder.
+``python -m benchmarks.peer`` is ours: the ranges of a staged night go through their ``Loader``, as in a night but without
+what comes before and after. It gives every row its outcome besides, and keeps its ledger.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.bench import MEGABYTE, Bench, Part, sync
+from benchmarks.bench import MEGABYTE, Bench, Part
 from benchmarks.org import calls
 from benchmarks.process import Failed, Run, run
 from benchmarks.sheet import Row, Sheet
 
-ROWS_MAX = 1_000_000
-"""One upload of 100 MB, which is what the peer sends at once. More rows take longer and say the same."""
 LOOK_SECONDS = 0.1
 CLIENT = "simulated"
 VERSION = "62.0"
@@ -27,7 +26,7 @@ VERSION = "62.0"
 def play(bench: Bench) -> Sheet:
     if find_spec("simple_salesforce") is None:
         raise Failed("simple-salesforce is not installed; `make bench` installs it.")
-    rows = min(bench.rows, ROWS_MAX)
+    rows = bench.rows
     seeded, place = bench.orgs.seeded(rows), bench.place("peer")
     ours_copy, peer_copy = bench.orgs.copied(seeded), bench.orgs.copied(seeded)
     with bench.orgs.served(ours_copy) as served:
@@ -35,21 +34,21 @@ def play(bench: Bench) -> Sheet:
         files = json.loads(run(["-m", "benchmarks.staged"], folder=place, settings=settings).out)
         csv = _joined([Path(file) for file in files], place / "rows.csv")
         before = calls(ours_copy)
-        ours, document = sync(settings, place=place)
-    if document["totals"]["created"] != rows:
-        raise Failed(f"Ours created {document['totals']['created']} of {rows} rows.")
+        own = run(["-m", "benchmarks.peer"], folder=place, settings=settings)
+    if json.loads(own.out) != rows:
+        raise Failed(f"Ours saved {own.out.strip()} of {rows} rows.")
     with bench.orgs.served(peer_copy) as served:
-        peer = run(["-m", "benchmarks.peer", served.base_url, str(csv), str(place)], folder=place)
-    if json.loads(peer.out) != rows:
-        raise Failed(f"The peer saved {peer.out.strip()} of {rows} rows.")
+        theirs = run(["-m", "benchmarks.peer", served.base_url, str(csv), str(place)], folder=place)
+    if json.loads(theirs.out) != rows:
+        raise Failed(f"The peer saved {theirs.out.strip()} of {rows} rows.")
     sent = sum(calls(ours_copy).values()) - sum(before.values())
     return {
-        "simple-salesforce": _row(peer, rows, calls=sum(calls(peer_copy).values())),
-        "ours, loading half": _row(ours, rows, calls=sent)
+        "simple-salesforce": _row(theirs, rows, calls=sum(calls(peer_copy).values())),
+        "ours, loading half": _row(own, rows, calls=sent)
         | {
-            "CPU ÷ peer": ours.cpu_seconds / peer.cpu_seconds,
-            "peak ÷ peer": ours.peak_bytes / peer.peak_bytes,
-            "wall ÷ peer": ours.wall_seconds / peer.wall_seconds,
+            "CPU ÷ peer": own.cpu_seconds / theirs.cpu_seconds,
+            "peak ÷ peer": own.peak_bytes / theirs.peak_bytes,
+            "wall ÷ peer": own.wall_seconds / theirs.wall_seconds,
         },
     }
 
@@ -85,7 +84,44 @@ def _joined(files: list[Path], csv: Path) -> Path:
     return csv
 
 
-def main(base_url: str, csv: str, folder: str) -> None:
+def ours() -> None:
+    """Our program; prints the rows that were saved."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from sync_pipeline.domain.ledger import Counts
+    from sync_pipeline.domain.plan import PlannedRange
+    from sync_pipeline.engine.loading import Loader
+    from sync_pipeline.engine.values import staged_schema
+    from sync_pipeline.settings import load_settings
+    from sync_pipeline.staging.range_store import RangeStore
+    from sync_pipeline.wiring import open_walls
+
+    walls = open_walls(load_settings())
+    night = walls.book.newest()
+    if night is None:
+        raise LookupError("SYNC_HOME holds no night")
+    schema = staged_schema(walls.mapping, walls.soql.describe())
+
+    def load(planned: PlannedRange) -> Counts:
+        folder = walls.area.range_folder(night.plan_id, planned.partition, 1)
+        with (
+            walls.area.lock_range(planned.partition),
+            RangeStore.open(folder, schema, memory=walls.policy.duckdb_memory) as store,
+        ):
+            expected = store.expected
+            loader = Loader(
+                walls, night.plan, planned, store,
+                generation=1, expected=expected, on_rows=lambda counts, sent: None,
+            )  # fmt: skip
+            loader.load()
+            return store.counts(expected)
+
+    with ThreadPoolExecutor(walls.policy.lanes) as lanes:
+        print(sum(counts.succeeded for counts in lanes.map(load, night.plan)))
+    walls.close()
+
+
+def peer(base_url: str, csv: str, folder: str) -> None:
     """The peer's program; prints the rows that it saved."""
     import requests
     from simple_salesforce.bulk2 import SFBulk2Handler
@@ -104,4 +140,4 @@ def main(base_url: str, csv: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    peer(*sys.argv[1:]) if sys.argv[1:] else ours()

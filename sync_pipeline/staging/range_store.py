@@ -812,7 +812,7 @@ class RangeStore:
         parent = pl.lit(None, dtype=pl.String) if group_by is None else pl.col(group_by)
         sizes = [csv_bytes(name, kind) for name, kind in rows.collect_schema().items() if name != "row"]
         narrow = self._collected(rows.select("row", parent=parent, bytes=pl.sum_horizontal(sizes)))
-        return narrow.sort("parent", "row", nulls_last=False)
+        return narrow if group_by is None else narrow.sort("parent", "row", nulls_last=False)
 
     def _pending(self, which: Which, keys: pl.DataFrame | None) -> pl.LazyFrame:
         """The staged rows that may be sent now; see ``cut_round``."""
@@ -864,7 +864,11 @@ class RangeStore:
         held = self._collected(rows).rechunk()  # else every gather looks for the chunk of each row
         if held.height != len(numbers):
             raise StateError(f"Of {len(numbers)} rows of {self._folder} only {held.height} are there.", hint=FRESH_HINT)
-        return held[held["row"].search_sorted(numbers)]
+        # Where each number is among those held: a table, because a search for each costs ten times as much.
+        first, last = int(held["row"][0]), int(held["row"][-1])
+        places = pl.zeros(last - first + 1, dtype=pl.UInt32, eager=True)
+        places = places.scatter(held["row"] - first, pl.int_range(held.height, dtype=pl.UInt32, eager=True))
+        return held[places.gather(numbers - first)]
 
     def _scanned(self) -> pl.LazyFrame:
         """All staged rows, by their numbers."""
