@@ -73,7 +73,7 @@ TABLES: Final = SCHEMA.partition(VIEWS_START)[0]
 VIEWS: Final = Template(SCHEMA.partition(VIEWS_START)[2].partition("\n\n")[2])
 
 HELD_BYTES: Final = 24_000_000
-"""Rows of about so many bytes of CSV are held at once while parts are cut; one part is always."""
+"""By default, rows of about so many bytes of CSV are held at once while parts are cut: one part of default size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +330,7 @@ class RangeStore:
         heavy_rows: int,
         serial: bool,
         render: Render,
+        held_bytes: int = HELD_BYTES,
     ) -> list[UploadPart]:
         """Puts rows in the order of their parents, cuts them into parts and registers the whole round at once.
 
@@ -338,7 +339,7 @@ class RangeStore:
         still open. Parts have about one size, at most ``part_bytes`` and ``part_rows`` (see ``cutting.ends``; exactly
         when ``serial``). They end where a parent ends. A parent with more than ``heavy_rows`` rows has parts of its own,
         marked serial. The ring of parents starts at ``start_fraction`` of the rows. ``repair`` is the number of the
-        repair that this round is.
+        repair that this round is. Rows of about ``held_bytes`` of CSV are held at once, those of one part at least.
         """
         order = self._order(which, keys, group_by)
         units = units_of(order, part_rows=part_rows, part_bytes=part_bytes, heavy_rows=heavy_rows)
@@ -353,7 +354,7 @@ class RangeStore:
             wanted += [(pl.concat([order[a:b] for a, b in slices(batch[first:last])]), is_serial)
                        for first, last in pairwise([0, *edges])]  # fmt: skip
         try:
-            made = self._cut(wanted, render)
+            made = self._cut(wanted, held_bytes, render)
         except DiskFull:
             self._sweep()  # the parts that did fit would keep the disk full
             raise
@@ -840,14 +841,16 @@ class RangeStore:
         files = [self._slice_file(part) for part in self.parts(open_only=True)]
         return _files(files, {name: SENT_TYPES[name] for name in ("part", "row", "key")})
 
-    def _cut(self, wanted: Sequence[tuple[pl.DataFrame, bool]], render: Render) -> list[tuple[UploadPart, int, int]]:
+    def _cut(
+        self, wanted: Sequence[tuple[pl.DataFrame, bool]], held_bytes: int, render: Render
+    ) -> list[tuple[UploadPart, int, int]]:
         """Writes the CSV and the slice of each part, given its rows of ``_order`` and whether it is serial; gives the
-        parts, and bytes and crc32 of their slices. So many parts are fetched at once as fit into ``HELD_BYTES``."""
+        parts, and bytes and crc32 of their slices. So many parts are fetched at once as fit into ``held_bytes``."""
         number, made = self._last_part(), list[tuple[UploadPart, int, int]]()
         waiting = list(wanted)
         while waiting:
             sizes = accumulate(int(rows["bytes"].sum()) for rows, _ in waiting)
-            together = max(bisect_right(list(sizes), HELD_BYTES), 1)
+            together = max(bisect_right(list(sizes), held_bytes), 1)
             fetched = self._fetched(pl.concat([rows["row"] for rows, _ in waiting[:together]]))
             for rows, is_serial in waiting[:together]:
                 number += 1

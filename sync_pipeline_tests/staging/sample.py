@@ -98,6 +98,7 @@ def cut(
     part_bytes: int = 1_000_000,
     heavy_rows: int = 100,
     serial: bool = False,
+    held_bytes: int = 1_000_000,
 ) -> list[UploadPart]:
     return store.cut_round(
         which=which,  # type: ignore[arg-type]
@@ -109,6 +110,7 @@ def cut(
         heavy_rows=heavy_rows,
         serial=serial,
         render=render,
+        held_bytes=held_bytes,
     )
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_pipeline.staging.cutting import OVERSHOOT, ends, ring, slices
+from sync_pipeline.staging.cutting import OVERSHOOT, csv_bytes, ends, ring, slices, units_of, units_within
 
 UNITS = pl.Schema({"start": pl.Int64, "rows": pl.Int64, "bytes": pl.Int64})
 
@@ -18,6 +18,72 @@ def units(*sizes: tuple[int, int]) -> pl.DataFrame:
     """Units of (rows, bytes), one after the other."""
     starts = [sum(rows for rows, _ in sizes[:i]) for i in range(len(sizes))]
     return pl.DataFrame([(start, *size) for start, size in zip(starts, sizes, strict=True)], schema=UNITS, orient="row")
+
+
+ROWS = st.lists(st.tuples(st.sampled_from([None, "A", "B", "C"]), st.integers(1, 300)), max_size=60).map(
+    lambda rows: pl.DataFrame(
+        sorted(rows, key=lambda row: row[0] or ""), schema={"parent": pl.String, "bytes": pl.Int64}, orient="row"
+    )
+)
+
+
+@given(rows=ROWS, part_rows=st.integers(1, 200), part_bytes=st.integers(300, 60_000), heavy_rows=st.integers(1, 20))
+def test_units_hold_every_row_once_and_a_parent_whole(
+    rows: pl.DataFrame, part_rows: int, part_bytes: int, heavy_rows: int
+) -> None:
+    made = units_of(rows, part_rows=part_rows, part_bytes=part_bytes, heavy_rows=heavy_rows)
+
+    assert slices(made) == ([(0, rows.height)] if rows.height else [])
+    parents = []
+    for start, count, size, is_heavy in made.iter_rows():
+        unit = rows[start : start + count]
+        assert unit["bytes"].sum() == size
+        assert unit["parent"].n_unique() == 1
+        parent = unit["parent"][0]
+        parents += [parent] if parent is not None else []
+        assert is_heavy == (
+            parent is not None and count > 1 and (count > min(heavy_rows, part_rows) or size > part_bytes)
+        )
+    assert parents == rows["parent"].drop_nulls().unique(maintain_order=True).to_list()
+
+
+@given(rows=ROWS, part_rows=st.integers(1, 200), part_bytes=st.integers(300, 60_000), data=st.data())
+def test_rows_of_one_parent_are_parted_in_units_of_a_hundredth(
+    rows: pl.DataFrame, part_rows: int, part_bytes: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, rows.height))
+    stop = data.draw(st.integers(start, rows.height))
+
+    made = units_within(rows, start, stop, part_rows=part_rows, part_bytes=part_bytes)
+
+    assert slices(made) == ([(start, stop)] if stop > start else [])
+    assert made["rows"].to_list() == [min(max(min(part_rows, part_bytes // rows["bytes"].max()) // 100, 1), stop - at)
+                                      for at in made["start"]]  # type: ignore[operator]  # fmt: skip
+    assert made["bytes"].sum() == rows["bytes"][start:stop].sum()
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.none() | st.text(max_size=8),
+            st.none() | st.decimals(-(10**16), 10**16, places=2),
+            st.none() | st.dates(),
+            st.none() | st.booleans(),
+            st.none() | st.datetimes(),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_no_row_of_a_csv_is_longer_than_was_reckoned(rows: list[tuple[object, ...]]) -> None:
+    types = {"t": pl.String(), "n": pl.Decimal(38, 2), "d": pl.Date(), "b": pl.Boolean(), "i": pl.Datetime("ms", "UTC")}
+    frame = pl.DataFrame(rows, schema=types, orient="row")
+
+    reckoned = frame.select(pl.sum_horizontal(csv_bytes(name, dtype) for name, dtype in types.items())).to_series()
+
+    for row, most in zip(frame.iter_slices(1), reckoned, strict=True):
+        line = row.write_csv(include_header=False, null_value="#N/A", datetime_format="%Y-%m-%dT%H:%M:%S%.3fZ")
+        assert len(line.encode()) <= most
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 300)), max_size=40)

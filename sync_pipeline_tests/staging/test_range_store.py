@@ -199,6 +199,7 @@ PARENTS = st.lists(st.sampled_from([None, "A", "B", "C", "D"]), min_size=1, max_
     heavy_rows=st.integers(2, 8),
     fraction=st.floats(0, 1, exclude_max=True),
     is_grouped=st.booleans(),
+    held_bytes=st.sampled_from([1, 400, 1_000_000]),
 )
 def test_parts_hold_each_pending_row_once_in_the_order_of_parents(
     tmp_path_factory: pytest.TempPathFactory,
@@ -207,6 +208,7 @@ def test_parts_hold_each_pending_row_once_in_the_order_of_parents(
     heavy_rows: int,
     fraction: float,
     is_grouped: bool,
+    held_bytes: int,
 ) -> None:
     parent_of = {f"k{i:02d}": parent for i, parent in enumerate(parents)}
     with opened(tmp_path_factory.mktemp("range")) as store:
@@ -217,6 +219,7 @@ def test_parts_hold_each_pending_row_once_in_the_order_of_parents(
             start_fraction=fraction,
             part_rows=part_rows,
             heavy_rows=heavy_rows,
+            held_bytes=held_bytes,
         )
         sent = {part.number: sent_keys(store, part) for part in parts}
 
