@@ -92,3 +92,21 @@ def test_only_so_many_put_their_rows_in_order_at_once_in_all_processes(tmp_path:
         assert most[0] == 2
         for other in others:
             other.walls.close()
+
+
+def test_one_lane_of_a_process_at_a_time_holds_more_rows_than_a_page(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, rows=50, rows_per_range=50, lanes=5, sort_slots=2) as r:
+        inside, most = [0], [0]
+
+        def hold(lane: int) -> None:
+            for _ in range(5):
+                with r.walls.holding() if lane % 2 else r.walls.sorting():
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                    time.sleep(0.001)
+                    inside[0] -= 1
+
+        with ThreadPoolExecutor(max_workers=5) as lanes:
+            list(lanes.map(hold, range(5)))
+
+        assert most[0] == 1
