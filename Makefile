@@ -58,8 +58,8 @@ format: $(VENV)/.tested ## mend the style
 
 # Its peer among the clients of Salesforce is installed with the tests.
 bench: ROWS = 2000000
-bench: $(VENV)/.tested ## figures beside their targets, 2,000,000 rows by default; ONLY="night peer" for some parts
-	@$(BIN)/python -m benchmarks --rows $(ROWS) --json build/benchmark.json $(if $(ONLY),--only $(ONLY))
+bench: $(VENV)/.tested ## figures beside their targets, 2,000,000 rows by default; ONLY="night peer" for some parts, LARGE=1 for 5 times the rows too
+	@$(BIN)/python -m benchmarks --rows $(ROWS) --json build/benchmark.json $(if $(ONLY),--only $(ONLY)) $(if $(LARGE),--large)
 
 crash-nights: $(VENV)/.tested ## kill SEEDS nights at random instants, and see that nothing is lost
 	@$(BIN)/python -m sync_pipeline_tests.engine.crash_nights --seeds $(SEEDS)
