@@ -123,14 +123,15 @@ class DataCloud:
         parameters: dict[str, str] = {}
         columns = {
             "rows": "count(*)",
-            "keys": f"count({self._key})",
-            "distinct_keys": f"count(DISTINCT {self._key})",
-            "matched_keys": f"count(DISTINCT NULLIF({matched}, ''))",
-            "blank_keys": f"count(CASE WHEN {matched} = '' THEN 1 END)",
-            "min_key": f"min({self._key})",
-            "max_key": f"max({self._key})",
+            "keys": "count(t.k)",
+            "distinct_keys": "count(DISTINCT t.k)",
+            "matched_keys": "count(DISTINCT NULLIF(t.matched, ''))",
+            "blank_keys": "count(CASE WHEN t.matched = '' THEN 1 END)",
+            "min_key": "min(t.k)",
+            "max_key": "max(t.k)",
         }
-        sql = f"SELECT {_cast(columns)} {self._source(parameters)}"
+        keys = f"SELECT {self._key} AS k, {matched} AS matched {self._source(parameters)}"
+        sql = f"SELECT {_cast(columns)} FROM ({keys}) AS t"
         row = self._row(Statement(sql, parameters, tuple(columns)))
         rows = int(row["rows"])
         return SourceProfile(

@@ -207,11 +207,12 @@ def _closed(call: Call, job: Job, *, as_closed: bool = False) -> httpx.Response:
         raise Refused(400, "INVALIDJOB", TWO_UPLOADS.format(job.id))
     if batches_left(call.org) <= 0:
         raise Refused(403, "EXCEEDEDQUOTA", "ExceededQuota : Batch allocation of the last 24 hours is used up")
-    count_batches(call.org, close_job(call.org, job))
+    batches, rows = close_job(call.org, job)
+    count_batches(call.org, batches)
     closed = _known(call, job.id)
     answer = json_answer(_job_json(closed))
     # What follows is the org's own work; the client hears of it when it looks.
-    settle(call.org, closed)
+    settle(call.org, closed, rows=rows)
     return answer
 
 

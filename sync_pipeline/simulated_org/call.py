@@ -168,20 +168,27 @@ def file_answer(
     *,
     start: int = 0,
     length: int | None = None,
+    head: bytes = b"",
+    tail: bytes = b"",
+    status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> httpx.Response:
-    """A file, or a slice of it, sent piece by piece. The file may be removed as soon as this has returned."""
+    """A file, or a slice of it, between ``head`` and ``tail``, sent piece by piece. The file may be removed as soon as
+    this has returned."""
     file = path.open("rb")
     size = os.fstat(file.fileno()).st_size - start if length is None else length
 
     def pieces() -> Iterator[bytes]:
+        yield head
         file.seek(start)
         left = size
         while left > 0 and (piece := file.read(min(left, PIECE_BYTES))):
             left -= len(piece)
             yield piece
+        yield tail
 
-    return stream_answer(pieces(), content_type, length=size, headers=headers, held=file)
+    whole = len(head) + size + len(tail)
+    return stream_answer(pieces(), content_type, length=whole, status=status, headers=headers, held=file)
 
 
 @dataclass

@@ -18,12 +18,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import mmap
 import time
 import uuid
 from array import array
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -40,6 +41,7 @@ from sync_pipeline.simulated_org.call import (
     TenantRefused,
     bytes_answer,
     empty_answer,
+    file_answer,
     json_answer,
 )
 from sync_pipeline.simulated_org.faults import row_fault
@@ -72,7 +74,7 @@ JSON_NAMES: Final[Mapping[type[pl.DataType], str]] = {
 }  # fmt: skip
 """Type names of Connect; V3 writes them in lower case."""
 ESCAPED: Final = r'["\\\x00-\x1f]'
-CONTROL: Final = r"[\x00-\x1f]"
+ESCAPES: Final = {'"': '\\"', "\\": "\\\\"} | {chr(code): f"\\u{code:04x}" for code in range(32)}
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,10 @@ def submit(call: Call) -> httpx.Response:
     progress = _progress(call.org, stored, is_post=True)
     most = call.org.setting("adaptive_rows", ADAPTIVE_ROWS)
     limit = 0 if body.adaptiveTimeout == 0 else min(body.rowLimit or most, most, progress.rows)
-    data, rows = _json_rows(stored, 0, limit, int(call.org.setting("page_bytes", PAGE_BYTES)))
+    span = _json_span(stored, 0, limit, int(call.org.setting("page_bytes", PAGE_BYTES)))
     status_json = msgspec.json.encode(_status(call.org, stored, progress))
-    head = b'{"data":' + data + b',"metadata":' + _connect_columns(stored)
-    text = head + b',"returnedRows":%d,"status":' % rows + status_json + b"}"
-    return bytes_answer(text, JSON_TYPE, status=int(call.org.setting("post_status", 201)))
+    tail = b',"metadata":' + _connect_columns(stored) + b',"returnedRows":%d,"status":' % span.rows + status_json + b"}"
+    return _json_answer(span, b'{"data":', tail, status=int(call.org.setting("post_status", 201)))
 
 
 def look(call: Call) -> httpx.Response:
@@ -163,13 +164,10 @@ def rows(call: Call) -> httpx.Response:
     _check_span(offset, limit, total, lambda message: _connect_error(400, "22023", message))
     if row_fault(call.org, "empty_page") is not None:
         limit = 0
-    data, count = _json_rows(
-        stored, offset, min(limit, total - offset), int(call.org.setting("page_bytes", PAGE_BYTES))
-    )
-    text = b'{"data":' + data
-    if call.query.get("omitSchema", "").lower() != "true":
-        text += b',"metadata":' + _connect_columns(stored)
-    return bytes_answer(text + b',"returnedRows":%d}' % count, JSON_TYPE)
+    span = _json_span(stored, offset, min(limit, total - offset), int(call.org.setting("page_bytes", PAGE_BYTES)))
+    omitted = call.query.get("omitSchema", "").lower() == "true"
+    tail = b"" if omitted else b',"metadata":' + _connect_columns(stored)
+    return _json_answer(span, b'{"data":', tail + b',"returnedRows":%d}' % span.rows)
 
 
 def drop(call: Call) -> httpx.Response:
@@ -260,9 +258,9 @@ def v3_submit(call: Call) -> httpx.Response:
             b"" if progress.word == "Running" else _arrow_rows(stored, 0, limit, _v3_bytes(call.org, span.byteLimit))
         )
         return bytes_answer(content, ARROW, headers=headers)
-    data, count = _json_rows(stored, 0, limit, _v3_bytes(call.org, span.byteLimit))
-    text = b'{"metadata":{"columns":' + _v3_columns(stored) + b'},"data":' + data + b',"returnedRows":%d}' % count
-    return bytes_answer(text, JSON_TYPE, headers=headers)
+    found = _json_span(stored, 0, limit, _v3_bytes(call.org, span.byteLimit))
+    head = b'{"metadata":{"columns":' + _v3_columns(stored) + b'},"data":'
+    return _json_answer(found, head, b',"returnedRows":%d}' % found.rows, headers=headers)
 
 
 def v3_look(call: Call) -> httpx.Response:
@@ -316,10 +314,10 @@ def _v3_page(
 ) -> httpx.Response:
     if is_arrow:
         return bytes_answer(_arrow_rows(stored, offset, count, byte_limit), ARROW)
-    data, count = _json_rows(stored, offset, count, byte_limit)
+    span = _json_span(stored, offset, count, byte_limit)
     omitted = call.query.get("omitSchema", "").lower() == "true"
     head = b"{" if omitted else b'{"metadata":{"columns":' + _v3_columns(stored) + b"},"
-    return bytes_answer(head + b'"data":' + data + b',"returnedRows":%d}' % count, JSON_TYPE)
+    return _json_answer(span, head + b'"data":', b',"returnedRows":%d}' % span.rows)
 
 
 def _v3_status(org: Org, stored: Stored, progress: Progress) -> dict[str, Any]:
@@ -556,34 +554,49 @@ def _body(call: Call, shape: type[Any]) -> Any:
 # Pages
 
 
-def _json_rows(stored: Stored, offset: int, limit: int, byte_limit: int | None) -> tuple[bytes, int]:
-    """An array of arrays of at most that many rows and about that many bytes, at least one row; and how many they are."""
+@dataclass(frozen=True)
+class Span:
+    """Rows that lie next to each other in a file, as JSON with ``BETWEEN`` between them; ``file`` is None for no rows."""
+
+    file: Path | None
+    start: int
+    length: int
+    rows: int
+
+
+def _json_span(stored: Stored, offset: int, limit: int, byte_limit: int | None) -> Span:
+    """At most that many rows and about that many bytes, at least one row."""
     if limit <= 0 or stored.rows == 0:
-        return b"[]", 0
-    text, places = _rendered(stored)
-    start, end = places[offset], places[offset + limit]
-    if byte_limit is not None and end - start > byte_limit:
-        limit = max(_rows_within(places, offset, limit, byte_limit), 1)
-        end = places[offset + limit]
-    with text.open("rb") as file:
-        file.seek(start)
-        content = file.read(end - start)
-    # Every row ends with what stands between two rows.
-    return b"[[" + content[: -len(BETWEEN)] + b"]]", limit
+        return Span(None, 0, 0, 0)
+    text, listed = _rendered(stored)
+    with listed.open("rb") as file:
+        places = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast("Q")
+    start = places[offset]
+    if byte_limit is not None:
+        within = bisect_right(places, start + byte_limit, offset, offset + limit + 1) - 1 - offset
+        limit = max(within, 1)
+    return Span(text, start, places[offset + limit] - start - len(BETWEEN), limit)
 
 
-BETWEEN: Final = b"],\n["
+def _json_answer(
+    span: Span, head: bytes, tail: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """The rows as an array of arrays, between ``head`` and ``tail``."""
+    if span.file is None:
+        return bytes_answer(head + b"[]" + tail, JSON_TYPE, status=status, headers=headers)
+    return file_answer(
+        span.file,
+        JSON_TYPE,
+        start=span.start,
+        length=span.length,
+        head=head + b"[[",
+        tail=b"]]" + tail,
+        status=status,
+        headers=headers,
+    )
 
 
-def _rows_within(places: array[int], offset: int, limit: int, byte_limit: int) -> int:
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        if places[offset + middle] - places[offset] <= byte_limit:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+BETWEEN: Final = "],\n["
 
 
 def _text_file(stored: Stored) -> Path:
@@ -594,80 +607,62 @@ def _places_file(stored: Stored) -> Path:
     return stored.file.with_suffix(".places")
 
 
-def _rendered(stored: Stored) -> tuple[Path, array[int]]:
-    """All rows as JSON, rendered when the first page is asked for, and where each row begins in it."""
+def _rendered(stored: Stored) -> tuple[Path, Path]:
+    """All rows as JSON, rendered when the first page is asked for, and where each row begins in it and the last one ends,
+    as numbers of eight bytes."""
     text, listed = _text_file(stored), _places_file(stored)
-    places = array("Q")
     if listed.exists():
-        places.frombytes(listed.read_bytes())
-        return text, places
+        return text, listed
     # Under names of its own, so that another thread or process may do the same at the same time.
     mark = uuid.uuid4().hex
     fresh, fresh_places = text.with_suffix(f".{mark}"), listed.with_suffix(f".{mark}-places")
-    position = 0
-    places.append(0)
-    with fresh.open("wb") as file:
+    end = 0
+    with fresh.open("wb") as file, fresh_places.open("wb") as places:
+        places.write(array("Q", [0]))
         for start in range(0, stored.rows, RENDERED_ROWS):
-            frame = pl.scan_parquet(stored.file).slice(start, RENDERED_ROWS).collect()
-            content = json_lines(frame)
-            file.write(content)
-            # Rows hold no line end of their own, so the one between them tells where each begins: two bytes before
-            # its "[", which stands in front of the next row.
-            ends = accumulate((len(line) + 1 for line in content.split(b"\n")[:-1]), initial=position)
-            places.extend(end + 1 for end in islice(ends, 1, None))
-            position += len(content)
-    fresh_places.write_bytes(places.tobytes())
+            lines = json_lines(pl.scan_parquet(stored.file).slice(start, RENDERED_ROWS).collect())
+            lines.to_frame().write_csv(file, include_header=False, quote_style="never", line_terminator=BETWEEN)
+            sizes = lines.str.len_bytes().cast(pl.UInt64) + len(BETWEEN)
+            ends = array("Q", (sizes.cum_sum() + end).to_list())
+            places.write(ends)
+            end = ends[-1]
     fresh.rename(text)
     fresh_places.rename(listed)
-    return text, places
+    return text, listed
 
 
-def json_lines(frame: pl.DataFrame) -> bytes:
-    """Each row as the inside of a JSON array, with ``BETWEEN`` behind it."""
-    content = io.BytesIO()
-    frame.select(_json_text(frame[name]).alias(str(place)) for place, name in enumerate(frame.columns)).write_csv(
-        content, include_header=False, quote_style="never", null_value="null", line_terminator=BETWEEN.decode()
-    )
-    return content.getvalue()
+def json_lines(frame: pl.DataFrame) -> pl.Series:
+    """Each row as the inside of a JSON array."""
+    written = [_json_text(frame[name]) for name in frame.columns]
+    places = ",".join(place for place, _ in written)
+    return frame.select(pl.format(places, *(text for _, text in written)).alias("line")).to_series()
 
 
-def _json_text(values: pl.Series) -> pl.Expr:
+def _json_text(values: pl.Series) -> tuple[str, pl.Expr]:
+    """The place of a column in the text of a row, and what stands in it."""
     dtype = values.dtype
     column = pl.lit(values)
+    if dtype.is_integer() or isinstance(dtype, pl.Decimal) or dtype == pl.Boolean:
+        return "{}", column.cast(pl.String).fill_null("null")
+    if dtype.is_float():
+        return "{}", _json_double(column).fill_null("null")
     if dtype == pl.String:
         if values.str.contains(ESCAPED).any():
-            column = pl.lit(_escaped(values))
-    elif dtype.is_integer() or isinstance(dtype, pl.Decimal):
-        return column.cast(pl.String)
-    elif dtype.is_float():
-        text = column.cast(pl.String)
-        odd = column.is_nan() | column.is_infinite()
-        names = (
-            pl.when(column.is_nan())
-            .then(pl.lit('"NaN"'))
-            .when(column > 0)
-            .then(pl.lit('"Infinity"'))
-            .otherwise(pl.lit('"-Infinity"'))
-        )
-        return pl.when(odd).then(names).otherwise(text)
-    elif dtype == pl.Boolean:
-        return column.cast(pl.String)
+            column = pl.lit(values.str.replace_many(ESCAPES))
     elif isinstance(dtype, pl.Datetime):
         form = "%Y-%m-%dT%H:%M:%S%.6f" if dtype.time_zone is None else "%Y-%m-%dT%H:%M:%S%.6f+00:00"
         column = column.dt.strftime(form).str.replace(r"\.000000", "")
     else:
         column = column.cast(pl.String)
-    return pl.lit('"') + column + pl.lit('"')
+    if not values.null_count():
+        return '"{}"', column
+    return "{}", pl.concat_str(pl.lit('"'), column, pl.lit('"')).fill_null("null")
 
 
-def _escaped(values: pl.Series) -> pl.Series:
-    """Text as JSON writes it inside of its quotes."""
-    text = values.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
-    if text.str.contains(CONTROL).any():
-        with_controls = text.filter(text.str.contains(CONTROL))
-        for letter in with_controls.str.extract_all(CONTROL).explode().unique().sort():
-            text = text.str.replace_all(letter, f"\\u{ord(letter):04x}", literal=True)
-    return text
+def _json_double(column: pl.Expr) -> pl.Expr:
+    infinite = pl.when(column > 0).then(pl.lit('"Infinity"')).otherwise(pl.lit('"-Infinity"'))
+    odd = pl.when(column.is_nan()).then(pl.lit('"NaN"')).otherwise(infinite)
+    return pl.when(column.is_nan() | column.is_infinite()).then(odd).otherwise(column.cast(pl.String))
 
 
 def _arrow_rows(stored: Stored, offset: int, limit: int, byte_limit: int | None) -> bytes:

@@ -6,6 +6,8 @@ https://help.salesforce.com/s/articleView?id=000385585&type=1
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import product
 from typing import Final
 
 import polars as pl
@@ -16,6 +18,8 @@ POD: Final = "5e"
 """Fourth and fifth character: the instance on which a record was made."""
 DIGITS: Final = 9
 """Base-62 digits of the running number; the character between them and the pod is reserved and always 0."""
+GROUP: Final = len(ALPHABET) ** 5
+"""Numbers that differ in the last five digits alone, which have a letter of the suffix of their own."""
 
 
 def salesforce_id(prefix: str, number: int) -> str:
@@ -45,29 +49,28 @@ def is_salesforce_id(text: str) -> bool:
 
 
 def salesforce_ids(prefix: str, numbers: pl.Series) -> pl.Series:
-    """``salesforce_id`` for many numbers at once."""
-    letters = pl.Series(list(ALPHABET))
-    capitals = pl.Series([letter.isupper() for letter in ALPHABET]).cast(pl.UInt32)
-    digits = [(numbers // 62**place) % 62 for place in range(DIGITS - 1, -1, -1)]
-    # The second group of five is the reserved 0 and four digits, the third group the other five.
-    middle = sum(capitals.gather(digits[place]) * (1 << (place + 1)) for place in range(4))
-    last = sum(capitals.gather(digits[place]) * (1 << (place - 4)) for place in range(4, 9))
-    suffixes = pl.Series(list(SUFFIX_ALPHABET))
-    head = f"{prefix}{POD}0"
-    return (
-        pl.DataFrame(
-            [letters.gather(digit).alias(f"d{place}") for place, digit in enumerate(digits)]
-            + [suffixes.gather(middle).alias("middle"), suffixes.gather(last).alias("last")]
-        )
-        .select(
-            pl.concat_str(
-                pl.lit(head),
-                *(f"d{place}" for place in range(DIGITS)),
-                pl.lit(checksum(head + "0" * DIGITS)[0]),
-                "middle",
-                "last",
-            )
-        )
-        .to_series()
-        .alias("id")
-    )
+    """``salesforce_id`` for many numbers at once. Only their last five digits, the third group, are told one by one."""
+    heads, tails = numbers // GROUP, numbers % GROUP
+    whole = {head: salesforce_id(prefix, head * GROUP) for head in heads.unique()}
+    pairs, capitals = _pairs()
+    first, left, right = tails // len(pairs) ** 2, tails // len(pairs) % len(pairs), tails % len(pairs)
+    # A number below 62 is the second half of its pair: its capital is bit 1 there and bit 0 of the group.
+    bits = capitals.gather(first) // 2 + capitals.gather(left) * 2 + capitals.gather(right) * 8
+    return pl.select(
+        pl.concat_str(
+            heads.replace_strict({head: found[:10] for head, found in whole.items()}, return_dtype=pl.String),
+            pl.Series(list(ALPHABET)).gather(first),
+            pairs.gather(left),
+            pairs.gather(right),
+            heads.replace_strict({head: found[15:17] for head, found in whole.items()}, return_dtype=pl.String),
+            pl.Series(list(SUFFIX_ALPHABET)).gather(bits),
+        ).alias("id")
+    ).to_series()
+
+
+@cache
+def _pairs() -> tuple[pl.Series, pl.Series]:
+    """Two digits as they are written, for each number that two can hold, and the bits of their capitals."""
+    listed = list(product(ALPHABET, repeat=2))
+    bits = [first.isupper() + 2 * second.isupper() for first, second in listed]
+    return pl.Series(["".join(pair) for pair in listed]), pl.Series(bits, dtype=pl.UInt32)

@@ -133,17 +133,17 @@ def change_job(org: Org, job_id: str, **values: object) -> None:
 # Closing: the batches on the org's clock
 
 
-def close_job(org: Org, job: Job) -> int:
-    """Puts a job with its upload into the queue and gives the number of its batches. Nothing is saved yet."""
+def close_job(org: Org, job: Job) -> tuple[int, pl.DataFrame]:
+    """Puts a job with its upload into the queue; gives the number of its batches, and their rows. Nothing is saved yet."""
     try:
         rows = read_upload(org, job)
     except BadUpload as error:
         change_job(org, job.id, state="Failed", error=error.message)
-        return 0
+        return 0, pl.DataFrame()
     unknown = _unknown_header(org, job, rows)
     if unknown is not None:
         change_job(org, job.id, state="Failed", error=f"InvalidBatch : Field name not found : {unknown}")
-        return 0
+        return 0, rows
     faults = {kind: _told(rule) for kind in JOB_FAULTS if (rule := row_fault(org, kind)) is not None}
     pace = org.setting("pace", {})
     parents = _parents(job, rows) if pace.get("rows_per_second") else None
@@ -161,7 +161,7 @@ def close_job(org: Org, job: Job) -> int:
         change_job(
             org, job.id, state="UploadComplete", faults=json.dumps(faults), retries=sum(b.tries > 1 for b in batches)
         )
-    return len(batches)
+    return len(batches), rows
 
 
 class _Schedule:
@@ -263,16 +263,16 @@ def _told(rule: Rule) -> dict[str, Any]:
 # Settling: saving what is due
 
 
-def settle(org: Org, job: Job, *, wait: bool = False) -> Job:
+def settle(org: Org, job: Job, *, rows: pl.DataFrame | None = None, wait: bool = False) -> Job:
     """Saves the batches of the job that are due, and gives the job as it is then. While another thread or process does
-    the same, the job is shown as it is, or waited for."""
+    the same, the job is shown as it is, or waited for. ``rows`` are those of its upload, if they have been read."""
     if job.kind != "ingest" or job.state not in ("UploadComplete", "InProgress"):
         return job
     with _working_on(org, job.id, wait=wait) as is_mine:
         if is_mine:
             current = find_job(org, job.id, "ingest")
             if current is not None and current.state in ("UploadComplete", "InProgress"):
-                _settle(org, current)
+                _settle(org, current, rows)
     return find_job(org, job.id, "ingest") or job
 
 
@@ -293,7 +293,7 @@ def stop_job(org: Org, job: Job, *, state: str, error: str = "") -> None:
         change_job(org, job.id, state=state, error=error)
 
 
-def _settle(org: Org, job: Job) -> None:
+def _settle(org: Org, job: Job, rows: pl.DataFrame | None) -> None:
     now, faults = org.now(), job.faults
     if "job_stuck" in faults:
         if job.state != "InProgress":
@@ -309,7 +309,7 @@ def _settle(org: Org, job: Job) -> None:
         if job.state != "InProgress" and any(batch.starts_at <= now for batch in left):
             change_job(org, job.id, state="InProgress")
         return
-    rows = read_upload(org, job)
+    rows = read_upload(org, job) if rows is None else rows
     end = _end(job, rows.height)
     spans = [(batch, max(min(batch.first_row + batch.rows, end.row) - batch.first_row, 0)) for batch in due]
     with org.write() as connection:
@@ -423,8 +423,7 @@ def result_file(org: Org, job_id: str, name: str, piece: int) -> Path:
 
 def _write_results(org: Org, job: Job, sobject: SObject, piece: pl.DataFrame, saved: pl.DataFrame) -> None:
     """Rows come in no order that anybody promised."""
-    seed = random.Random(job.id).randrange(2**32)
-    order = pl.int_range(piece.height, eager=True).shuffle(seed=seed)
+    order = _shuffled(piece.height, random.Random(job.id))
     echoed = _echoed(org, sobject, piece)
     for name, is_wanted, columns in (
         (
@@ -440,6 +439,13 @@ def _write_results(org: Org, job: Job, sobject: SObject, piece: pl.DataFrame, sa
         chosen = order.filter(is_wanted.gather(order))
         with result_file(org, job.id, name, job.pieces + 1).open("wb") as file:
             whole[chosen].fill_null("").write_csv(file, include_header=False, quote_style="always")
+
+
+def _shuffled(rows: int, chance: random.Random) -> pl.Series:
+    """Row numbers in no order, batch by batch: texts are written faster in an order in which they lie near each other."""
+    starts = chance.sample(range(0, rows, BATCH_ROWS), -(-rows // BATCH_ROWS))
+    batches = [pl.int_range(start, min(start + BATCH_ROWS, rows), eager=True) for start in starts]
+    return pl.concat([batch.shuffle(seed=chance.randrange(2**32)) for batch in batches])
 
 
 def _echoed(org: Org, sobject: SObject, piece: pl.DataFrame) -> pl.DataFrame:
@@ -460,6 +466,8 @@ def _echoed(org: Org, sobject: SObject, piece: pl.DataFrame) -> pl.DataFrame:
 
 def unprocessed_rows(org: Org, job: Job) -> pl.DataFrame:
     """Rows of the upload that no batch came to, as they were uploaded; none where rows could not be told apart."""
+    if job.state == "JobComplete" and "unprocessed" not in job.faults:
+        return pl.DataFrame()  # every batch has been worked on
     try:
         rows = read_upload(org, job)
     except BadUpload:

@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS object (name TEXT PRIMARY KEY, version INTEGER NOT NU
 KEY: Final = "_k"
 LEAF_ROWS: Final = 4_000
 """Rows of a leaf when it is split; it grows to three times as many first."""
+LEAVES_AT_ONCE: Final = 8
+"""Leaves that are read together at most: one by one, most of the time would go into beginning anew."""
 NO_KEY: Final = "\x00"
 """What ``_k`` begins with for a row without an external id."""
 LAST_WITHOUT_KEY: Final = f"{NO_KEY}~"
@@ -80,20 +82,24 @@ class Records:
     def frames(
         self, columns: Sequence[str] | None = None, *, after: str | None = None, through: str | None = None
     ) -> Iterator[pl.DataFrame]:
-        """All rows, leaf by leaf, in the order of ``_k``; of the leaves that can hold ``after < _k <= through`` only."""
-        for number, _ in self._leaves(after, through):
-            yield self._read(number, columns)
+        """All rows, some leaves at a time, in the order of ``_k``; of the leaves that can hold ``after < _k <= through``
+        only. The first pieces are small: whoever looks for a few rows may have them there."""
+        numbers = [number for number, _ in self._leaves(after, through)]
+        start, count = 0, 1
+        while start < len(numbers):
+            yield self._read(numbers[start : start + count], columns)
+            start, count = start + count, min(2 * count, LEAVES_AT_ONCE)
 
     def touch(self, keys: pl.Series) -> Touched:
         """The leaves that hold these ``_k`` or would. Call it in a transaction that also saves them."""
-        ordered = keys.drop_nulls().unique().sort()
+        ordered = keys.drop_nulls().sort()
         leaves = self._leaves(None, None)
         if not leaves:
             return Touched(self, [Leaf(0, "", pl.DataFrame(schema=self.schema))])
         cuts = [int(ordered.search_sorted(first, "left")) for _, first in leaves] + [len(ordered)]
         cuts[0] = 0
         hit = [place for place, (start, end) in enumerate(pairwise(cuts)) if start < end]
-        return Touched(self, [Leaf(*leaves[place], self._read(leaves[place][0])) for place in hit or [0]])
+        return Touched(self, [Leaf(*leaves[place], self._read([leaves[place][0]])) for place in hit or [0]])
 
     def find_ids(self, ids: pl.Series) -> pl.DataFrame:
         """``Id`` and ``_k`` of the rows with these 18-character ids; looks at every leaf."""
@@ -132,20 +138,16 @@ class Records:
         )
         return [leaf for leaf in leaves[start:] if through is None or leaf[1] <= through]
 
-    def _read(self, number: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        row = self._org.db().execute("SELECT content FROM leaf WHERE number = ?", (number,)).fetchone()
+    def _read(self, numbers: Sequence[int], columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows of these leaves, in the order in which the leaves lie."""
         wanted = self.schema if columns is None else {name: self.schema[name] for name in columns}
-        if row is None:
+        marks = ", ".join("?" * len(numbers))
+        found = self._org.db().execute(f"SELECT content FROM leaf WHERE number IN ({marks}) ORDER BY first", numbers)
+        contents: list[bytes] = [content for (content,) in found]
+        if not contents:
             return pl.DataFrame(schema=wanted)
-        content = io.BytesIO(row[0])
-        held = pl.read_parquet_schema(content)
-        read = [name for name in wanted if name in held] or [
-            next(iter(held))
-        ]  # any column tells how many rows there are
-        stored = pl.read_parquet(content, columns=read)
         # A field that is empty in all of a leaf's rows is not written, nor is one that was added since.
-        have = [pl.col(n) if n in stored.columns else pl.lit(None, dtype=t).alias(n) for n, t in wanted.items()]
-        return stored.select(have)
+        return pl.scan_parquet(contents, schema=wanted, missing_columns="insert", extra_columns="ignore").collect()
 
     def _write(self, leaf: Leaf) -> None:
         connection = self._org.db()
@@ -184,11 +186,16 @@ class Touched:
 
     def put(self, rows: pl.DataFrame) -> None:
         """Rows whole, as they shall be; those with an Id that is there already take its place."""
+        self.remove(rows["Id"])
+        self.add(rows)
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Rows whole, with Ids that are not there yet."""
         ordered = rows.select(list(self._records.schema)).sort(KEY)
         for place, start, end in self._slices(ordered[KEY]):
-            leaf, piece = self._leaves[place], ordered.slice(start, end - start)
-            stays = leaf.frame.join(piece.select("Id"), on="Id", how="anti")
-            leaf.frame = pl.concat([stays, piece]).sort(KEY, maintain_order=True)
+            leaf = self._leaves[place]
+            both = pl.concat([leaf.frame, ordered.slice(start, end - start)])
+            leaf.frame = both.sort(KEY, maintain_order=True, multithreaded=False)
             self._dirty[place] = True
 
     def update(self, rows: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -214,7 +221,6 @@ class Touched:
         fresh = pl.coalesce(match_key(pl.col(key.name), key), pl.concat_str(pl.lit(NO_KEY), "Id"))
         moved = [leaf.frame.filter(fresh != pl.col(KEY)).with_columns(fresh.alias(KEY)) for leaf in self._leaves]
         rows = pl.concat(moved)
-        self.remove(rows["Id"])
         self.put(rows)
 
     def remove(self, ids: pl.Series) -> None:

@@ -100,12 +100,14 @@ class _Saving:
         with self._org.write():
             if self._by_id:
                 frame = self._with_stored_keys(frame)
+            # The order in which rows are kept. One thread takes half of the time that two take together.
+            frame = frame.sort(KEY, maintain_order=True, multithreaded=False)
             touched = self._records.touch(self._touched_keys(frame))
             results = [
                 self._pass(frame.filter(pl.col("_turn") == turn), values, touched) for turn in self._turns(frame)
             ]
             touched.save()
-        return pl.concat(results).sort("_row").select("id", "created", "error")
+        return pl.concat(results).sort("_row", multithreaded=False).select("id", "created", "error")
 
     def _touched_keys(self, frame: pl.DataFrame) -> pl.Series:
         """Where the rows are, and where they will be."""
@@ -260,8 +262,10 @@ class _Saving:
 
     def _create(self, fresh: pl.DataFrame, values: Values, touched: Touched) -> pl.Series:
         """Makes the rows and gives their ids. Those that are dropped get an id, and nothing else."""
-        first = self._org.reserve(self._object.prefix, fresh.height)
-        ids = salesforce_ids(self._object.prefix, pl.int_range(first, first + fresh.height, dtype=pl.Int64, eager=True))
+        # In the order in which the rows came, with a gap for each that is not new.
+        places = fresh["_row"].cast(pl.Int64)
+        first = self._org.reserve(self._object.prefix, int(places.max()) + 1)  # type: ignore[arg-type]
+        ids = salesforce_ids(self._object.prefix, places + first)
         given = {found.name for found in values.fields}
         system = {
             "IsDeleted": pl.lit(value=False), "OwnerId": pl.lit(self._user_id), "CreatedById": pl.lit(self._user_id),
@@ -276,9 +280,10 @@ class _Saving:
                 columns.append(pl.col(name).cast(dtype))
             else:
                 columns.append(system.get(name, pl.lit(None)).cast(dtype).alias(name))
-        key = pl.coalesce(KEY, pl.concat_str(pl.lit(NO_KEY), ids)).alias(KEY)
+        # Still in their order: rows without a key came first, as they were sent.
+        key = pl.coalesce(KEY, pl.concat_str(pl.lit(NO_KEY), ids)).set_sorted().alias(KEY)
         rows = fresh.select(key, *columns, "_dropped").filter(~pl.col("_dropped")).drop("_dropped")
-        touched.put(_derived(self._object, rows))
+        touched.add(_derived(self._object, rows))
         return ids
 
     def _update(self, known: pl.DataFrame, values: Values, touched: Touched) -> None:

@@ -53,6 +53,14 @@ CREATE TABLE IF NOT EXISTS fault (
 class _Connection(sqlite3.Connection):
     """Closed with the thread that it belongs to."""
 
+    changes_before = 0
+    """Changes that it had made when its transaction began."""
+
+    @property
+    def has_written(self) -> bool:
+        """Whether its open transaction has changed anything."""
+        return self.in_transaction and self.total_changes > self.changes_before
+
     def __del__(self) -> None:
         self.close()
 
@@ -86,7 +94,7 @@ class Org:
 
     # Databases.
 
-    def db(self, name: Database = "org") -> sqlite3.Connection:
+    def db(self, name: Database = "org") -> _Connection:
         """This thread's connection to one of the org's databases, in autocommit."""
         connections = self._connections()
         connection = connections.get(name)
@@ -104,6 +112,7 @@ class Org:
         # SQLite's own waiting is a lottery: threads of one process queue here instead.
         with self._write_locks[name]:
             connection.execute("BEGIN IMMEDIATE")
+            connection.changes_before = connection.total_changes
             try:
                 yield connection
             except BaseException:
@@ -144,7 +153,7 @@ class Org:
 
     def remembered(self, name: str, version: object, make: Callable[[], T]) -> T:
         """What ``make`` gave for this version of something that is dear to make; kept by this process alone."""
-        if self.db().in_transaction:
+        if self.db().has_written:
             return make()  # what this transaction wrote may never have been
         held = self._remembered.get(name)
         if held is None or held[0] != version:
@@ -237,17 +246,17 @@ class Org:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
-    def _connections(self) -> dict[Database, sqlite3.Connection]:
+    def _connections(self) -> dict[Database, _Connection]:
         # A connection must not travel into a forked process, so the process is part of where it is kept.
         if getattr(self._local, "pid", None) != os.getpid():
             self._local.pid = os.getpid()
             self._local.connections = {}
             self._local.facts = None
             self._local.blocks = {}
-        connections: dict[Database, sqlite3.Connection] = self._local.connections
+        connections: dict[Database, _Connection] = self._local.connections
         return connections
 
-    def _connect(self, name: Database) -> sqlite3.Connection:
+    def _connect(self, name: Database) -> _Connection:
         path = self.folder / f"{name}.sqlite"
         path.touch(mode=0o600)
         connection = sqlite3.connect(

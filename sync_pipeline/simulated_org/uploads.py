@@ -43,14 +43,14 @@ def read_upload(org: Org, job: Job) -> pl.DataFrame:
     """
     path = upload_file(org, job.id)
     content = path.read_bytes() if path.exists() else b""
-    if not content.strip():
+    if not content or content.isspace():
         return pl.DataFrame()
     return read_rows(content, delimiter=DELIMITERS[job.delimiter], line_ending=job.line_ending)
 
 
 def read_rows(content: bytes, *, delimiter: str, line_ending: str) -> pl.DataFrame:
     """The rows of a body. Raises ``BadUpload``."""
-    first = content.partition(b"\n")[0]
+    first = io.BytesIO(content).readline().removesuffix(b"\n")
     if first.endswith(b"\r") != (line_ending == "CRLF"):
         raise BadUpload(LINE_ENDING.format(line_ending))
     if line_ending == "CRLF":

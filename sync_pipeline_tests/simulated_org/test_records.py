@@ -111,6 +111,20 @@ def test_a_field_that_was_added_later_is_empty_in_older_rows(org: Org) -> None:
     assert frame.rows() == [("a", None)]
 
 
+def test_fields_that_are_empty_in_some_leaves_only_are_read_from_all_of_them(
+    org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_module, "LEAF_ROWS", 1)
+    upsert(org, {key: key for key in "abcdefgh"})
+    upsert(org, {"c": "other"})
+
+    frames = list(opportunities(org).frames(("External_ID__c", "Name", "Description")))
+
+    rows = [row for frame in frames for row in frame.iter_rows()]
+    assert rows == [(key, "other" if key == "c" else key, None) for key in "abcdefgh"]
+    assert len(frames) < 8
+
+
 def test_rows_without_a_key_come_first_and_are_found_by_id(org: Org) -> None:
     sobject = find_object(org, "Account")
     assert sobject is not None

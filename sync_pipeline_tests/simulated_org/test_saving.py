@@ -196,6 +196,16 @@ def test_a_key_that_several_rows_have_is_not_matched(org: Org) -> None:
     assert error.startswith("DUPLICATE_EXTERNAL_ID:External ID: more than one record found for external id field: [006")
 
 
+def test_ids_follow_the_order_in_which_rows_came(org: Org) -> None:
+    saved = save(org, *({"External_ID__c": key, **GOOD} for key in "cab"))
+
+    ids = [row_id for row_id, _, _ in saved]
+    assert ids == sorted(ids)
+    assert {row["External_ID__c"]: row["Id"] for row in stored(org, "External_ID__c", "Id")} == dict(
+        zip("cab", ids, strict=True)
+    )
+
+
 def test_an_insert_of_a_known_key_is_refused_with_the_row_that_has_it(org: Org) -> None:
     ((known, _, _),) = save(org, {"External_ID__c": "a", **GOOD})
 
