@@ -1,7 +1,7 @@
 """Against an org at the pace of a real one: how near a night comes to the best possible schedule, and lost locks.
 
 The knob ``pace`` lets a statement and a batch take time, some batches at once. A batch that shares an account with one
-that began before it and still runs loses its lock on those rows.
+that began before it and still runs loses its lock on those rows. A night of 2,000,000 rows takes ten minutes at that pace.
 
 ``python -m benchmarks.paced GROUP_BY OFFSETS`` sends every part of a staged night at once and none a second time: the
 rows of a range in the order of the field GROUP_BY, or of their keys where it is empty; the ranges start at offsets of
@@ -26,14 +26,12 @@ from benchmarks.sheet import Sheet
 if TYPE_CHECKING:
     from sync_pipeline.salesforce.bulk import Bulk
 
-SCALE = 10
-"""Rows, jobs and batches are a tenth of what they are in a night, so that its shape is that of ten times the rows."""
-BATCH_ROWS, PART_ROWS = 10_000 // SCALE, 100_000 // SCALE
-SCALED = {"SYNC_PART_ROWS": str(PART_ROWS), "SYNC_DISTRIBUTION": "none", "SYNC_VERIFY": "counts"}
-
 QUERY_SECONDS = 1.0
 """Each statement of the source takes so long."""
-BATCH_SECONDS = 1.5
+ROWS, BATCH_ROWS, BATCH_SECONDS = 2_000_000, 10_000, 15.0
+"""A night of so many rows, and a batch of an org that takes so long for it. Fewer rows are cut into batches and parts that
+are smaller and faster by as much, so that the night keeps its shape."""
+PART_BATCHES = 10
 BATCHES = 5
 """Batches that the org works on at once."""
 STATEMENTS_BEFORE = 4
@@ -41,7 +39,9 @@ STATEMENTS_BEFORE = 4
 STATEMENTS_AFTER = 1
 """What even the shortest measurement asks: the source counted once more."""
 
-LOCK_BATCH_SECONDS = 0.1
+LOCK_SCALE = 10
+"""Where locks are counted, rows, jobs and batches are a tenth of what they are in a night, which keeps its shape."""
+LOCK_BATCH_ROWS, LOCK_BATCH_SECONDS = BATCH_ROWS // LOCK_SCALE, 0.1
 HOT_SHARE = "0.2"
 """Of the rows lie on five accounts."""
 ORDERS = {
@@ -72,26 +72,38 @@ def figures(sheet: Sheet) -> dict[str, float]:
 PART = Part("paced", "Against a paced org", play, figures, rounds=1)
 
 
+def batch_of(rows: int) -> tuple[int, float]:
+    """Rows of a batch where the night has so many, and the seconds that it takes."""
+    batch_rows = max(BATCH_ROWS * min(rows, ROWS) // ROWS, 1)
+    return batch_rows, BATCH_SECONDS * batch_rows / BATCH_ROWS
+
+
 def best_seconds(rows: int, *, ranges: int) -> float:
     """The shortest schedule at this pace: the statements that must end before a range can be read, its own, then all
     batches of all ranges, the large ones first, and the measurement."""
+    batch_rows, batch_seconds = batch_of(rows)
     sizes: list[int] = []
     for place in range(ranges):
-        whole, rest = divmod(rows * (place + 1) // ranges - rows * place // ranges, BATCH_ROWS)
-        sizes += [BATCH_ROWS] * whole + ([rest] if rest else [])
+        whole, rest = divmod(rows * (place + 1) // ranges - rows * place // ranges, batch_rows)
+        sizes += [batch_rows] * whole + ([rest] if rest else [])
     free_at = [0.0] * BATCHES
     for size in sorted(sizes, reverse=True):
-        heapq.heapreplace(free_at, free_at[0] + size / BATCH_ROWS * BATCH_SECONDS)
+        heapq.heapreplace(free_at, free_at[0] + size / batch_rows * batch_seconds)
     return (STATEMENTS_BEFORE + 1 + STATEMENTS_AFTER) * QUERY_SECONDS + max(free_at)
 
 
+def _settings(batch_rows: int) -> dict[str, str]:
+    return {"SYNC_PART_ROWS": str(PART_BATCHES * batch_rows), "SYNC_DISTRIBUTION": "none", "SYNC_VERIFY": "counts"}
+
+
 def _night(bench: Bench) -> dict[str, float]:
-    rows, place = bench.rows // SCALE, bench.place("paced")
+    rows, place = bench.rows, bench.place("paced")
+    batch_rows, batch_seconds = batch_of(rows)
     copy = bench.orgs.copied(bench.orgs.seeded(rows))
-    pace = {"query_seconds": QUERY_SECONDS, "rows_per_second": BATCH_ROWS / BATCH_SECONDS, "batches": BATCHES}
-    calls(copy, {"pace": pace, "batch_rows": BATCH_ROWS})
+    pace = {"query_seconds": QUERY_SECONDS, "rows_per_second": batch_rows / batch_seconds, "batches": BATCHES}
+    calls(copy, {"pace": pace, "batch_rows": batch_rows})
     with bench.orgs.served(copy) as served:
-        settings = bench.settings(served, place / "home", rows=rows) | SCALED
+        settings = bench.settings(served, place / "home", rows=rows) | _settings(batch_rows)
         night, document = sync(settings, place=place)
     if document["totals"]["created"] != rows:
         raise Failed(f"The night created {document['totals']['created']} of {rows} rows.")
@@ -109,12 +121,12 @@ def _night(bench: Bench) -> dict[str, float]:
 
 def _locked(bench: Bench, at_once: int, group_by: str, offsets: str) -> tuple[int, int]:
     """Rows sent, and rows of them that lost their lock."""
-    rows, place = bench.rows // SCALE, bench.place("locks")
+    rows, place = bench.rows // LOCK_SCALE, bench.place("locks")
     copy = bench.orgs.copied(bench.orgs.seeded(rows, "--hot-parents", HOT_SHARE))
-    pace = {"rows_per_second": BATCH_ROWS / LOCK_BATCH_SECONDS, "batches": at_once}
-    calls(copy, {"pace": pace, "batch_rows": BATCH_ROWS})
+    pace = {"rows_per_second": LOCK_BATCH_ROWS / LOCK_BATCH_SECONDS, "batches": at_once}
+    calls(copy, {"pace": pace, "batch_rows": LOCK_BATCH_ROWS})
     with bench.orgs.served(copy) as served:
-        settings = bench.settings(served, place / "home", rows=rows) | SCALED
+        settings = bench.settings(served, place / "home", rows=rows) | _settings(LOCK_BATCH_ROWS)
         sent = run(["-m", "benchmarks.paced", group_by, offsets], folder=place, settings=settings)
     counted: list[int] = json.loads(sent.out)
     return counted[0], counted[1]
@@ -155,7 +167,7 @@ def main(group_by: str, offsets: str) -> None:
             planned,
             group_by=group_by or None,
             start_fraction=int(offsets) * planned.place / len(plan.ranges),
-            batch_rows=BATCH_ROWS,
+            batch_rows=LOCK_BATCH_ROWS,
         )
         for planned in plan
     ]

@@ -390,11 +390,11 @@ STEERING: Final[tuple[Setting, ...]] = (
     ),
     Setting(
         "poll_seconds", "SYNC_POLL_SECONDS", "0.25", decimal(least=0.01, most=3600), "seconds",
-        "First pause between two looks at a job; it grows from look to look",
+        "First and shortest pause between two looks at the jobs; it grows with the time that they will take",
     ),
     Setting(
-        "poll_seconds_max", "SYNC_POLL_SECONDS_MAX", "15", decimal(least=0.01, most=3600), "seconds",
-        "Longest pause between two looks at a job; each look is an API call",
+        "poll_seconds_max", "SYNC_POLL_SECONDS_MAX", "60", decimal(least=0.01, most=3600), "seconds",
+        "Longest pause between two looks at the jobs, which is one API call for all lanes; near the end they are shorter",
     ),
     Setting(
         "job_deadline_seconds", "SYNC_JOB_DEADLINE", "4 h",

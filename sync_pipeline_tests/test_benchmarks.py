@@ -169,16 +169,21 @@ def test_texts_stand_under_each_other() -> None:
 @given(rows=st.integers(1, 3_000_000), ranges=st.integers(1, 40))
 def test_no_schedule_is_shorter_than_all_slots_busy_all_the_time(rows: int, ranges: int) -> None:
     statements = (paced.STATEMENTS_BEFORE + 1 + paced.STATEMENTS_AFTER) * paced.QUERY_SECONDS
-    busy = rows / paced.BATCH_ROWS * paced.BATCH_SECONDS / paced.BATCHES
+    batch_rows, batch_seconds = paced.batch_of(rows)
+    busy = rows / batch_rows * batch_seconds / paced.BATCHES
 
     best = paced.best_seconds(rows, ranges=ranges)
 
     assert busy <= best - statements + 1e-6
-    assert best - statements <= busy + 2 * paced.BATCH_SECONDS + 1e-6
+    assert best - statements <= busy + 2 * batch_seconds + 1e-6
 
 
-def test_two_hundred_thousand_rows_keep_five_slots_busy_for_a_minute() -> None:
-    assert paced.best_seconds(200_000, ranges=10) == pytest.approx(66.0)
+@pytest.mark.parametrize(("rows", "seconds"), [(2_000_000, 606.0), (200_000, 66.0)])
+def test_a_smaller_night_at_that_pace_is_shorter_and_keeps_its_shape(rows: int, seconds: float) -> None:
+    batch_rows, _ = paced.batch_of(rows)
+
+    assert rows / batch_rows == 200
+    assert paced.best_seconds(rows, ranges=10) == pytest.approx(seconds)
 
 
 # Programs

@@ -312,7 +312,7 @@ def test_an_empty_variable_and_none_are_the_default(tmp_path: Path) -> None:
         ("SYNC_DUCKDB_MEMORY", "128", "write at least 64MB"),
         ("SYNC_DUCKDB_MEMORY", "32MB", "write at least 64MB"),
         ("SYNC_PART_BYTES", "1 GB", "SYNC_PART_BYTES is out of bounds; write 1 MB to 100 MB"),
-        ("SYNC_POLL_SECONDS", "20", "SYNC_POLL_SECONDS is above SYNC_POLL_SECONDS_MAX"),
+        ("SYNC_POLL_SECONDS", "80", "SYNC_POLL_SECONDS is above SYNC_POLL_SECONDS_MAX"),
         ("SYNC_KEEP_LEDGERS", "1 d", "SYNC_KEEP_ROWS is longer than SYNC_KEEP_LEDGERS"),
         ("SYNC_ALERTS", "slack", "SYNC_ALERTS=*** holds something that is not a URL"),
         ("SYNC_HEARTBEAT_URL", "http://watch.example/abc", "SYNC_HEARTBEAT_URL=*** is plain http"),

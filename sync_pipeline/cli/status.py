@@ -157,10 +157,9 @@ def _table(sight: Sight) -> RenderableType:
 def _job_line(job: JobEntry, now: datetime) -> str:
     age = duration(max((now - job.intended_at).total_seconds(), 0.0))
     name = f"Job {job.job_id}" if job.job_id else "A job whose creation was not confirmed"
-    return (
-        f"{name} of range {job.partition}, part {job.part} round {job.round}: {job.state}, "
-        f"{job.processed:,} of {job.rows:,} rows processed, {age} old"
-    )
+    # Unless it is the last one, the org is asked for the states of all jobs at once, which tells no counts.
+    processed = f"{job.processed:,} of {job.rows:,} rows processed" if job.processed else f"{job.rows:,} rows"
+    return f"{name} of range {job.partition}, part {job.part} round {job.round}: {job.state}, {processed}, {age} old"
 
 
 def _watch(home: Home, terminal: Terminal) -> None:

@@ -38,7 +38,7 @@ class Policy:
     batch_rows: int = 10_000
     """Rows the org works on as one unit; a parent with more of them gets a job of its own."""
     poll_seconds: float = 0.25
-    poll_seconds_max: float = 15.0
+    poll_seconds_max: float = 60.0
     job_deadline_seconds: float = 4 * 3600.0
     statement_deadline_seconds: float = 1800.0
     retry_rounds: int = 5

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -53,10 +53,15 @@ SMALLEST_CAP = 200
 """Rows below which a share of failed rows says nothing."""
 CALM_SHARE = 0.1
 """Up to this share of the rows sent may fail in passing before the next round waits for calmer times."""
-FEW_ROWS = 20
-"""Rows that are no storm whatever their share: their waits begin short, and grow to those of a storm."""
-STORM_PAUSES_MAX = 8
-"""The longest such wait, in pauses between two looks at a job (``poll_seconds_max``)."""
+STORM_PAUSES = 60
+"""The first wait of a storm, in first pauses between two looks (``poll_seconds``); it doubles with each."""
+STORM_GROWTH_MAX = 8
+"""How many times the first wait of a storm the longest one is."""
+FEW_ROWS, FEW_SHARE = 20, 0.01
+"""So many rows, or this share of the range, are no storm whatever their share of the last round: they were in the way of
+each other more than of anybody else, so their waits begin short, and grow to those of a storm."""
+FEW_PAUSES = (1, 4, 8, 120, 480)
+"""Such waits in the same measure; the last one repeats. Whoever has lost three times is in the way of somebody else."""
 PERMANENT_JOB_ERRORS = ("InvalidBatch", "ClientInputError")
 """Job errors that the same file would meet again."""
 FINDS_NOTHING = 404
@@ -64,13 +69,11 @@ FINDS_NOTHING = 404
 
 @dataclass
 class Flight:
-    """A part whose job the org works on. ``due`` and ``deadline`` are readings of the monotonic clock."""
+    """A part whose job the org works on. ``deadline`` is a reading of the monotonic clock."""
 
     part: UploadPart
     intent: int
     job: IngestJob
-    pause: float
-    due: float
     deadline: float
 
 
@@ -138,15 +141,26 @@ class Loader:
         self._check_cap()
 
     def _pause(self, left: int, *, retries: int) -> float:
-        """A few locked rows are sent again at once; a storm of locks is waited out, for minutes at most."""
+        """A few locked rows are sent again at once; a storm of locks is waited out, for minutes at most.
+
+        Ranges hear of their jobs at the same time. Each waits a little longer than the one before it in the plan, so that
+        those that were in each other's way do not meet again.
+        """
+        return self._first_pause(left, retries=retries) * (1 + self._planned.place / max(len(self._plan.ranges), 1))
+
+    def _first_pause(self, left: int, *, retries: int) -> float:
+        """That of the first range."""
         policy = self._walls.policy
         parts = self._store.parts(open_only=False)
         newest = max((part.round for part in parts), default=0)
         tried = sum(part.rows for part in parts if part.round == newest)
         if left <= tried * CALM_SHARE:
             return policy.poll_seconds
-        storm = policy.poll_seconds_max * min(1 << retries, STORM_PAUSES_MAX)
-        return min(policy.poll_seconds * 4 ** (retries + 1), storm) if left <= FEW_ROWS else storm
+        first = min(policy.poll_seconds * STORM_PAUSES, policy.poll_seconds_max)
+        storm = first * min(1 << retries, STORM_GROWTH_MAX)
+        if left > max(FEW_ROWS, self._store.staged * FEW_SHARE):
+            return storm
+        return min(policy.poll_seconds * FEW_PAUSES[min(retries, len(FEW_PAUSES) - 1)], storm)
 
     def _check_cap(self) -> None:
         """Raises ``CapReached`` when so many rows are refused for good that something is wrong with all of them."""
@@ -311,30 +325,36 @@ class Loader:
             return intent, job
 
     def _flight(self, part: UploadPart, intent: int, job: IngestJob) -> Flight:
-        now = self._walls.clock()
-        pause = self._walls.policy.poll_seconds
-        return Flight(part, intent, job, pause, now + pause, now + self._walls.policy.job_deadline_seconds)
+        return Flight(part, intent, job, self._walls.clock() + self._walls.policy.job_deadline_seconds)
 
     def _land_all(self) -> None:
         """Waits for every job in flight and records its outcomes as it ends."""
-        while self._flights:
-            flight = min(self._flights, key=lambda f: (not f.job.state.is_terminal, f.due))
-            if not flight.job.state.is_terminal:
-                self._walls.sleep(max(flight.due - self._walls.clock(), 0.0))
+        with self._walls.watch.over(self._walls, [(flight.job, flight.part.rows) for flight in self._flights]):
+            while self._flights:
+                landed = next((flight for flight in self._flights if flight.job.state.is_terminal), None)
+                if landed is None:
+                    self._look()
+                    continue
                 check_calls(self._walls, self._plan, calls=RESULT_CALLS)
-                flight.job = self._walls.bulk.info(flight.job.id)
-                self._walls.book.job_seen(flight.intent, flight.job)
-            if flight.job.state.is_terminal:
-                self._flights.remove(flight)
-                self._account(flight)
-                continue
-            now = self._walls.clock()
-            if now > flight.deadline:
+                self._flights.remove(landed)
+                self._account(landed)
+
+    def _look(self) -> None:
+        """Hears once more of the jobs in flight. One whose time is over is given up."""
+        watch = self._walls.watch
+        watch.wait(
+            self._walls,
+            [flight.job.id for flight in self._flights],
+            may_call=lambda calls: check_calls(self._walls, self._plan, calls=calls),
+        )
+        for flight in list(self._flights):
+            seen = watch.seen(flight.job.id)
+            if seen != flight.job:
+                flight.job = seen
+                self._walls.book.job_seen(flight.intent, seen)
+            if not seen.state.is_terminal and self._walls.clock() > flight.deadline:
                 self._flights.remove(flight)
                 self._give_up_waiting(flight)
-                continue
-            flight.pause = min(flight.pause * 2, self._walls.policy.poll_seconds_max)
-            flight.due = now + flight.pause
 
     def _give_up_waiting(self, flight: Flight) -> None:
         """A stuck job is aborted; what it saved is read from its results, the rest can be sent again."""
@@ -349,8 +369,9 @@ class Loader:
 
     def _account(self, flight: Flight) -> None:
         """Gives every row of the part its outcome, from the results of its job."""
-        job = flight.job
-        counts = self._outcomes(flight.part, job)
+        counts = self._outcomes(flight.part, flight.job)
+        job = self._counted(flight, counts)
+        self._walls.book.job_seen(flight.intent, job)
         self._walls.book.job_over(flight.intent, "accounted")
         if job.processed and job.processed != counts.succeeded + counts.failed:
             log.warning(
@@ -368,6 +389,16 @@ class Loader:
                 f"The org refused job {job.id} of range {self._planned.partition} as a whole: {job.error}",
                 hint="Correct the mapping or the field's rights, then run the range again.",
             )
+
+    def _counted(self, flight: Flight, counts: Counts) -> IngestJob:
+        """The job with its counts, which the job list does not tell: the org is asked for them only when its result files
+        leave rows out."""
+        job, named = flight.job, counts.succeeded + counts.failed
+        if job.processed:
+            return job
+        if named == flight.part.rows:
+            return replace(job, processed=named, failed=counts.failed)
+        return find_job(self._walls, job.id) or job
 
     def _outcomes(self, part: UploadPart, job: IngestJob) -> Counts:
         """Reads all three result sets and records them. Rows of results that cannot be read are not acknowledged."""

@@ -18,7 +18,7 @@ from typing import IO, Final
 import polars as pl
 
 from sync_pipeline.domain.errors import HeldElsewhere, JobStuck, Refused, StateError
-from sync_pipeline.domain.ledger import JobState
+from sync_pipeline.domain.ledger import IngestJob, JobState
 from sync_pipeline.domain.plan import Plan, new_plan_id
 from sync_pipeline.domain.policy import Verify
 from sync_pipeline.engine.budget import check_calls
@@ -182,13 +182,13 @@ def _delete(walls: Walls, ids: pl.Series, folder: Path) -> tuple[int, list[tuple
         with os.fdopen(descriptor, "wb") as file:
             file.write(ids.to_frame("Id").write_csv().encode())
         walls.bulk.upload(job.id, upload)
-        walls.bulk.close(job.id)
+        job = walls.bulk.close(job.id)
     except BaseException:
         walls.bulk.abort(job.id)
         raise
     finally:
         upload.unlink(missing_ok=True)
-    _wait(walls, job.id)
+    _wait(walls, job, rows=len(ids))
     deleted = sum(frame.height for frame in walls.bulk.deleted(job.id))
     refused = [
         (row[0], row[1]) for frame in walls.bulk.not_deleted(job.id) for row in frame.select("id", "error").rows()
@@ -202,15 +202,16 @@ def _delete(walls: Walls, ids: pl.Series, folder: Path) -> tuple[int, list[tuple
     return deleted, refused
 
 
-def _wait(walls: Walls, job_id: str) -> None:
-    policy = walls.policy
-    deadline, pause = walls.clock() + policy.job_deadline_seconds, policy.poll_seconds
-    while not (job := walls.bulk.info(job_id)).state.is_terminal:
-        if walls.clock() > deadline:
-            raise JobStuck(
-                f"The deletion {job_id} is still {job.state.value}.", hint="Look at it in Setup, Bulk Data Load Jobs."
-            )
-        walls.sleep(pause)
-        pause = min(2 * pause, policy.poll_seconds_max)
+def _wait(walls: Walls, job: IngestJob, *, rows: int) -> None:
+    deadline = walls.clock() + walls.policy.job_deadline_seconds
+    with walls.watch.over(walls, [(job, rows)]):
+        while not job.state.is_terminal:
+            if walls.clock() > deadline:
+                raise JobStuck(
+                    f"The deletion {job.id} is still {job.state.value}.",
+                    hint="Look at it in Setup, Bulk Data Load Jobs.",
+                )
+            walls.watch.wait(walls, [job.id], may_call=lambda calls: None)
+            job = walls.watch.seen(job.id)
     if job.state is not JobState.JOB_COMPLETE:
-        log.warning("the deletion %s ended as %s: %s", job_id, job.state.value, job.error)
+        log.warning("the deletion %s ended as %s: %s", job.id, job.state.value, job.error)

@@ -53,7 +53,8 @@ RECORD_KB: Final = 2
 """Data storage of one record: https://help.salesforce.com/s/articleView?id=000193871&type=1"""
 JOB_CALLS: Final = 6
 """Create, upload, close and three result files."""
-JOB_POLLS: Final = 6
+JOB_POLLS: Final = 4
+"""Its share of the looks at all jobs, and of the jobs that send rows again."""
 VERIFY_CALLS: Final = 25
 """The proof besides the pages of its query job: the job's creation, looks and deletion, the source counted once more, and
 both sides counted by one field."""

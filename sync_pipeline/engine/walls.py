@@ -15,6 +15,7 @@ from sync_pipeline.domain.plan import OrgIdentity
 from sync_pipeline.domain.policy import Policy
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.engine.meter import Meter
+from sync_pipeline.engine.watching import Watch
 from sync_pipeline.salesforce.bulk import Bulk
 from sync_pipeline.salesforce.data_cloud import DataCloud
 from sync_pipeline.salesforce.session import Session
@@ -100,6 +101,7 @@ class Walls:
     slots: Slots
     meter: Meter
     disk: Disk = field(default_factory=Disk)
+    watch: Watch = field(default_factory=Watch)
     certificate_keys: tuple[Secret, ...] = ()
     """The first one signs; the signatures of all are good."""
     now: Callable[[], datetime] = field(default=utc_now)

@@ -206,6 +206,11 @@ class Bulk:
 
     def jobs(self) -> Iterator[IngestJob]:
         """Every Bulk API 2.0 ingest job the org still lists, of all users; the list holds no counters."""
+        for page in self.job_pages():
+            yield from page
+
+    def job_pages(self) -> Iterator[list[IngestJob]]:
+        """The same jobs by the page, each of which is one call that is made when it is asked for."""
         locator: str | None = None
         seen: set[str] = set()
         while True:
@@ -213,7 +218,7 @@ class Bulk:
             page = self._session.send(
                 "GET", "/jobs/ingest", endpoint="ingest list", params=params, read=as_json(JobsJson)
             )
-            yield from (_job(record) for record in page.records if record.state in set(JobState))
+            yield [_job(record) for record in page.records if record.state in set(JobState)]
             if page.done:
                 return
             # Only the locator is taken from the URL, never the URL itself.

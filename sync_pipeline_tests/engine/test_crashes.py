@@ -58,10 +58,10 @@ HANDING_OVER = (
     "before create 2",
     "after create 2",
     "after close 2",
-    "before poll 1",
+    "before jobs 1",
 )
 ACCOUNTING = (
-    "after poll 1",
+    "after jobs 1",
     "before results 1",
     "inside results 1",
     "after results 3",

@@ -40,12 +40,16 @@ def assert_all_saved(r: Rehearsal) -> None:
 # Answers lost on the way
 
 
-@pytest.mark.parametrize("endpoint", ["create", "upload", "close", "poll", "results"])
+@pytest.mark.parametrize("endpoint", ["create", "upload", "close", "poll", "jobs", "results"])
 @pytest.mark.parametrize("trouble", ["lost_answer", "cut", "html_503", "late_answer", "cut_body"])
 def test_an_answer_lost_on_the_way_sends_no_row_twice_and_leaves_no_job_open(
     tmp_path: Path, endpoint: str, trouble: str
 ) -> None:
-    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS) as r:
+    # One job is looked at by itself, two by the list.
+    part_rows = ROWS if endpoint == "poll" else ROWS // 2
+    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS, part_rows=part_rows) as r:
+        assert r.night
+        r.org.set_setting("job_polls", 2)
         r.fault(f"{trouble} endpoint={endpoint} every=2 times=3")
 
         assert r.run().counts == SAVED
@@ -67,7 +71,7 @@ def test_a_job_whose_create_answer_was_lost_is_found_and_aborted(tmp_path: Path)
 
 @pytest.mark.parametrize("answer", ["retry_after seconds=20", "retry_after", "answer status=420", "answer status=504"])
 def test_an_org_that_asks_for_patience_is_given_it(tmp_path: Path, answer: str) -> None:
-    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS) as r:
+    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS, part_rows=ROWS) as r:
         for endpoint in ("create", "poll", "results"):
             r.fault(f"{answer} endpoint={endpoint} nth=1 name={endpoint}")
 
@@ -246,6 +250,30 @@ def test_a_job_that_the_org_refuses_as_a_whole_is_told_with_its_reason(tmp_path:
             r.run()
 
 
+def test_the_counts_of_jobs_are_those_of_their_result_files_where_these_name_every_row(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS) as r:
+        r.run()
+
+        assert len(r.jobs()) > 1
+        assert [(job.processed, job.failed) for job in r.jobs()] == [(job.rows, 0) for job in r.jobs()]
+        assert not any(
+            line.startswith("GET") and line.endswith(job.job_id) for line in r.wire.requests for job in r.jobs()
+        )
+
+
+def test_an_org_that_counts_other_rows_than_its_result_files_name_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS) as r:
+        r.fault("empty_results form=header times=1")
+
+        r.run()
+
+        rows = r.jobs()[0].rows
+        assert f"counts {rows} rows processed, its result files name 0; the files count" in caplog.text
+        assert_all_saved(r)
+
+
 # Results
 
 
@@ -323,7 +351,30 @@ def test_the_last_few_rows_are_waited_for_briefly_at_first_and_as_long_as_for_a_
 
         r.run()
 
-        assert [seconds for seconds in r.waiting.waits if seconds in (1, 4, 16, 64, 120)] == [1, 4, 16, 64, 120]
+        assert [seconds for seconds in r.waiting.waits if seconds >= 1] == [1, 2, 30, 120]
+
+
+def test_ranges_that_were_in_each_others_way_wait_for_different_times(tmp_path: Path) -> None:
+    waits: list[float] = []
+    with rehearsal(tmp_path, rows=800, rows_per_range=400, part_rows=400) as r:
+        for place in range(2):
+            r.fault("lock_rows share=0.8 times=2")
+            r.waiting.waits.clear()
+            r.run(place)
+            waits += [seconds for seconds in r.waiting.waits if seconds >= 15]
+
+    assert waits == [15, 30, 22.5, 45]
+
+
+def test_a_hundredth_of_a_range_is_no_storm(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, rows=3_000, rows_per_range=3_000, part_rows=3_000, batch_rows=3_000, page_rows=3_000) as r:
+        r.fault("lock_rows share=0.009 times=1 name=first")
+        r.fault("lock_rows share=1.0 times=2 name=then")
+
+        r.run()
+
+        assert [part.rows for part in _all_parts(r)] == [3_000, 23, 23]
+        assert [seconds for seconds in r.waiting.waits if seconds >= 1] == [1]
 
 
 def test_a_storm_that_ends_while_it_is_waited_out_costs_no_row(tmp_path: Path) -> None:

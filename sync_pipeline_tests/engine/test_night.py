@@ -343,6 +343,19 @@ def test_a_night_is_driven_to_its_verdict(small: Rehearsal) -> None:
     assert (events[0], events[-1]) == ("0/3 done", "3/3 done; reconciled")
 
 
+def test_all_lanes_look_at_their_jobs_together(tmp_path: Path) -> None:
+    with stage(tmp_path) as r:
+        r.org.set_setting("pace", {"rows_per_second": 1, "batches": 1})
+        assert r.night
+
+        driven(r)
+
+        assert len(r.jobs()) == 6
+        looks = r.walls.book.calls(r.night.plan_id)
+        assert looks["ingest list"] + looks["ingest poll"] < 45
+        assert r.is_equal()
+
+
 def test_a_second_driver_is_told_who_works_on_the_night(small: Rehearsal) -> None:
     opened(small)
 
@@ -423,7 +436,7 @@ def test_an_interrupted_drive_ends_its_jobs_and_the_next_one_goes_on(small: Rehe
     small.fault("job_stuck")
 
     def interrupt(request: httpx.Request) -> None:
-        if request.method == "GET" and "/jobs/ingest/" in request.url.path:
+        if request.method == "GET" and "/jobs/ingest" in request.url.path:
             small.waiting.interrupt("Ctrl-C came")
 
     small.wire.before = interrupt
@@ -449,7 +462,7 @@ def test_a_stop_from_elsewhere_ends_a_drive_and_nothing_is_launched_after_it(sma
     stopped = threading.Event()
 
     def stop_it(request: httpx.Request) -> None:
-        if request.method == "GET" and "/jobs/ingest/" in request.url.path and not stopped.is_set():
+        if request.method == "GET" and "/jobs/ingest" in request.url.path and not stopped.is_set():
             stopped.set()
             request_stop(elsewhere.walls.book)
 
@@ -608,7 +621,7 @@ def test_jobs_of_ranges_that_were_given_up_are_ended_before_the_org_is_measured(
     small.fault("job_stuck")
 
     def cut(request: httpx.Request) -> None:
-        if request.method == "GET" and "/jobs/ingest/" in request.url.path:
+        if request.method == "GET" and "/jobs/ingest" in request.url.path:
             raise httpx.ReadError("cut off")
 
     small.wire.before = cut

@@ -355,6 +355,13 @@ def test_the_list_of_jobs_is_read_to_its_end() -> None:
     ]
 
 
+def test_a_page_of_the_list_is_asked_for_when_it_is_wanted() -> None:
+    wire = Wire(answers(listed(["Open"], locator="abc-1000")))
+
+    assert [entry.state for entry in next(bulk(wire).job_pages())] == [JobState.OPEN]
+    assert len(wire.requests) == 1
+
+
 def test_jobs_of_other_kinds_are_left_out() -> None:
     assert len(list(bulk(Wire(answers(listed(["Closed", "Open", "Not Processed"])))).jobs())) == 1
 

@@ -22,6 +22,7 @@ ENDPOINTS = (
     "upload",
     "close",
     "poll",
+    "jobs",
     "results",
     "query",
     "status",
@@ -74,7 +75,14 @@ def test_one_fault_at_any_call_costs_no_row(bank: Bank, fault: str, endpoint: st
 
 @pytest.mark.parametrize(
     "fault",
-    ["html_503 endpoint=upload", "html_503 endpoint=poll", "expire_token endpoint=poll", "html_503 endpoint=results"],
+    [
+        "html_503 endpoint=upload",
+        "html_503 endpoint=poll",
+        "html_503 endpoint=jobs",
+        "expire_token endpoint=poll",
+        "expire_token endpoint=jobs",
+        "html_503 endpoint=results",
+    ],
 )
 def test_the_four_faults_that_other_clients_met_several_times_over(bank: Bank, fault: str) -> None:
     bank.fault(f"{fault} every=3 times=6")
