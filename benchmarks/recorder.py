@@ -41,9 +41,11 @@ class Recorder:
         body = _Body(request.stream, self._folder / file if file else None)
         request.stream = body
         response = self._answer(request)
-        named: list[str] = []
+        stream, named = response.stream, list[str]()
         if request.method == "POST":
-            named = named_in(b"\n".join(value for _, value in response.headers.raw) + response.read())
+            body_of_answer = response.read()
+            stream = httpx.ByteStream(body_of_answer)
+            named = named_in(b"\n".join(value for _, value in response.headers.raw) + body_of_answer)
 
         def note(received: int) -> None:
             noted = Request(
@@ -59,7 +61,7 @@ class Recorder:
             with self._lock, (self._folder / REQUESTS).open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(asdict(noted)) + "\n")
 
-        response.stream = _Counted(response.stream, note)
+        response.stream = _Counted(stream, note)
         return response
 
 

@@ -126,6 +126,7 @@ def answer_to_a_count(stage: Stage) -> str:
             answer = super().handle_request(request)
             if request.url.path.endswith("/query-sql"):
                 bodies.append(answer.read().decode())
+                answer.stream = httpx.ByteStream(answer.content)  # it can be read only once
             return answer
 
     walls = open_walls(load_settings(), transport=Listening(stage.org.folder))
