@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 STAT = Path("/proc/stat")
+YARDSTICK = 5_000_000
 QUIET_SHARE = 0.15
 """Of all cores; a round in which others used more is not counted."""
 
@@ -37,9 +39,21 @@ def watched() -> Iterator[Watch]:
         watch.others = max(busy, 0.0) / (after[1] - before[1])
 
 
-def described() -> dict[str, str | int]:
-    """On what the figures were taken."""
-    return {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count() or 1}
+def described() -> dict[str, str | int | float]:
+    """On what the figures were taken. ``yardstick`` is the CPU that a fixed piece of work took just now, in seconds: a
+    machine that is one of several on its host has fast and slow hours, in which all figures grow or shrink with it."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count() or 1,
+        "yardstick": round(_yardstick(), 2),
+    }
+
+
+def _yardstick() -> float:
+    started = time.process_time()
+    sum(number * number for number in range(YARDSTICK))
+    return time.process_time() - started
 
 
 def _own_seconds() -> float:
