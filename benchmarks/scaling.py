@@ -22,8 +22,8 @@ GROWTH = "peak of 5 times the rows ratio"
 def play(bench: Bench) -> Sheet:
     sheet: Sheet = {f"{rows:,} rows": _night(bench, rows) for rows in (round(bench.rows * size) for size in SIZES)}
     if bench.large:
-        rows = round(bench.rows * LARGE)
-        larger = sheet[f"{rows:,} rows"] = _night(bench, rows)
+        rows, ranges = round(bench.rows * LARGE), round(bench.ranges * LARGE)  # which are as large as before
+        larger = sheet[f"{rows:,} rows in {ranges} ranges"] = _night(bench, rows, ranges=ranges)
         larger[GROWTH] = larger["peak MB"] / sheet[f"{bench.rows:,} rows"]["peak MB"]
     rows = round(bench.rows * BREADTH)
     for ranges in RANGE_COUNTS:
