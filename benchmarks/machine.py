@@ -16,6 +16,7 @@ from pathlib import Path
 
 STAT = Path("/proc/stat")
 YARDSTICK = 5_000_000
+"""Numbers that are squared and added up, to tell how fast the machine is."""
 QUIET_SHARE = 0.15
 """Of all cores; a round in which others used more is not counted."""
 

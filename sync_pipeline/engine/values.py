@@ -92,7 +92,7 @@ class _Checks:
 def convert(frame: pl.DataFrame, mapping: Mapping, target: TargetObject) -> Converted:
     """Types and checks one page of source rows (all columns text, named as in the source).
 
-    All columns go through a few queries together, because a query costs about as much as a thousand values.
+    All columns go through a few queries together, because each query costs something whatever its rows.
     """
     described_key = target.field(mapping.target_key)
     if described_key is None:

@@ -803,7 +803,7 @@ class RangeStore:
         """The rows to send in the order of their parents: row, parent, and the most ``bytes`` each takes in a CSV.
 
         Only this narrow frame is sorted, and the rows themselves are fetched part by part: to sort whole rows in DuckDB
-        took five times as long.
+        took three to five times as long.
         """
         if group_by is not None and group_by not in self._types:
             raise StateError(f"Rows cannot be put in the order of {group_by}: it is not staged.", hint=FRESH_HINT)
