@@ -103,7 +103,16 @@ class Server(socketserver.ThreadingTCPServer):
                 connection.shutdown(socket.SHUT_RDWR)
         until = time.monotonic() + STOP_SECONDS
         for thread in left.values():
-            thread.join(max(until - time.monotonic(), 0.0))
+            if thread.is_alive():  # a signal may have come before it was started
+                thread.join(max(until - time.monotonic(), 0.0))
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection in the thread that serves it. A signal that comes while a connection is accepted makes
+        ``socketserver`` call this in the main thread as well, which would take the socket away under a reader."""
+        with self._lock:
+            thread = self._connections.get(request)
+        if thread is None or thread is threading.current_thread() or not thread.is_alive():
+            super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A defect of the door itself, told on stderr; the connection is closed."""

@@ -520,6 +520,26 @@ def test_the_end_of_the_server_ends_idle_connections_and_frees_the_port() -> Non
         assert again == base_url
 
 
+def test_a_signal_while_a_connection_is_accepted_leaves_the_socket_to_its_thread(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    class Interrupted(Server):
+        def process_request(self, request: socket.socket, client_address: object) -> None:
+            super().process_request(request, client_address)
+            raise KeyboardInterrupt
+
+    server = Interrupted(echo)
+    url = httpx.URL(server.base_url)
+    with socket.create_connection((url.host, url.port), timeout=20) as connection:
+        with pytest.raises(KeyboardInterrupt):
+            server.serve_forever(0.01)
+        answer = said(connection, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+    server.stop()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert capfd.readouterr() == ("", "")
+
+
 # where it listens
 
 
