@@ -1,7 +1,7 @@
 """Where the ordered rows of a range are cut into parts. Pure arithmetic over units, which are never divided.
 
-A unit is a parent with all of its rows, or a few rows without a parent. Units form a ring: each range starts elsewhere
-on it, so that ranges in flight touch different parents. A frame of units has the columns ``start`` (the position of the
+A unit is a parent with all of its rows, or a few rows without a parent. Units form a ring, on which a parent has the same
+place in every range: each range starts elsewhere, so that ranges in flight touch different parents. A frame of units has the columns ``start`` (the position of the
 unit's first row in the order), ``rows``, and ``bytes`` (the most its rows can take in a CSV), all Int64.
 """
 
@@ -21,6 +21,12 @@ OVERSHOOT: Final = 0.05
 """By how much a part may exceed the wanted rows when that saves a part: a job costs a dozen API calls."""
 
 
+def place(parent: pl.Expr) -> pl.Expr:
+    """Where a parent stands on the ring (UInt64): a hash, which is sorted three times as fast as the text and takes a
+    third of its memory. Null for none. Two parents with one place would share their parts, and lose nothing by it."""
+    return pl.when(parent.is_not_null()).then(parent.hash())
+
+
 def csv_bytes(name: str, dtype: pl.DataType) -> pl.Expr:
     """The most bytes the value of a column can take in a CSV, with its comma: every character of a text may be a quote."""
     if dtype == pl.String:
@@ -29,12 +35,12 @@ def csv_bytes(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def units_of(rows: pl.DataFrame, *, part_rows: int, part_bytes: int, heavy_rows: int) -> pl.DataFrame:
-    """The units of rows (``parent``, ``bytes``) in the order of their parents; ``is_heavy`` marks those parents that are
+    """The units of rows (``place`` of their parents, ``bytes``) in the order of their places; ``is_heavy`` marks those parents that are
     too large to share a part: more than ``heavy_rows`` or a part's rows, or more than ``part_bytes``."""
     unit_rows = _unit_rows(rows, part_rows, part_bytes)
-    parent, place = rows["parent"], pl.int_range(rows.height, dtype=pl.Int64, eager=True)
-    begins = parent.ne_missing(parent.shift(1)) | (parent.is_null() & (place % unit_rows == 0)) | (place == 0)
-    units = _between(rows, place.filter(begins), rows.height)
+    parent, number = rows["place"], pl.int_range(rows.height, dtype=pl.Int64, eager=True)
+    begins = parent.ne_missing(parent.shift(1)) | (parent.is_null() & (number % unit_rows == 0)) | (number == 0)
+    units = _between(rows, number.filter(begins), rows.height)
     is_large = (pl.col("rows") > min(heavy_rows, part_rows)) | (pl.col("bytes") > part_bytes)
     has_parent = parent.filter(begins).is_not_null()
     return units.with_columns(is_heavy=has_parent & (pl.col("rows") > 1) & is_large)

@@ -34,7 +34,7 @@ import polars as pl
 from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, StateError, SyncError
 from sync_pipeline.domain.ledger import Counts, Cursor, Page, RowOutcome, UploadPart
 from sync_pipeline.staging.arrow import frame_of, handed_over
-from sync_pipeline.staging.cutting import csv_bytes, ends, ring, slices, units_of, units_within
+from sync_pipeline.staging.cutting import csv_bytes, ends, place, ring, slices, units_of, units_within
 from sync_pipeline.staging.durable import (
     PASSING,
     ROOM_HINT,
@@ -800,7 +800,7 @@ class RangeStore:
     # Cutting
 
     def _order(self, which: Which, keys: pl.DataFrame | None, group_by: str | None) -> pl.DataFrame:
-        """The rows to send in the order of their parents: row, parent, and the most ``bytes`` each takes in a CSV.
+        """The rows to send in the order of their parents: row, place of the parent, and the most ``bytes`` it takes in a CSV.
 
         Only this narrow frame is sorted, and the rows themselves are fetched part by part: to sort whole rows in DuckDB
         took three to five times as long.
@@ -808,12 +808,12 @@ class RangeStore:
         if group_by is not None and group_by not in self._types:
             raise StateError(f"Rows cannot be put in the order of {group_by}: it is not staged.", hint=FRESH_HINT)
         if not self._pages:
-            return pl.DataFrame(schema={"row": pl.Int64, "parent": pl.String, "bytes": pl.Int64})
+            return pl.DataFrame(schema={"row": pl.Int64, "place": pl.UInt64, "bytes": pl.Int64})
         rows = self._pending(which, keys)
-        parent = pl.lit(None, dtype=pl.String) if group_by is None else pl.col(group_by)
+        of_parent = pl.lit(None, dtype=pl.UInt64) if group_by is None else place(pl.col(group_by))
         sizes = [csv_bytes(name, kind) for name, kind in rows.collect_schema().items() if name != "row"]
-        narrow = self._collected(rows.select("row", parent=parent, bytes=pl.sum_horizontal(sizes)))
-        return narrow if group_by is None else narrow.sort("parent", "row", nulls_last=False)
+        narrow = self._collected(rows.select("row", place=of_parent, bytes=pl.sum_horizontal(sizes)))
+        return narrow if group_by is None else narrow.sort("place", maintain_order=True)
 
     def _pending(self, which: Which, keys: pl.DataFrame | None) -> pl.LazyFrame:
         """The staged rows that may be sent now; see ``cut_round``."""

@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_pipeline.staging.cutting import OVERSHOOT, csv_bytes, ends, ring, slices, units_of, units_within
+from sync_pipeline.staging.cutting import OVERSHOOT, csv_bytes, ends, place, ring, slices, units_of, units_within
 
 UNITS = pl.Schema({"start": pl.Int64, "rows": pl.Int64, "bytes": pl.Int64})
 
@@ -20,11 +20,32 @@ def units(*sizes: tuple[int, int]) -> pl.DataFrame:
     return pl.DataFrame([(start, *size) for start, size in zip(starts, sizes, strict=True)], schema=UNITS, orient="row")
 
 
-ROWS = st.lists(st.tuples(st.sampled_from([None, "A", "B", "C"]), st.integers(1, 300)), max_size=60).map(
+ROWS = st.lists(st.tuples(st.sampled_from([None, 0, 7, 2**64 - 1]), st.integers(1, 300)), max_size=60).map(
     lambda rows: pl.DataFrame(
-        sorted(rows, key=lambda row: row[0] or ""), schema={"parent": pl.String, "bytes": pl.Int64}, orient="row"
+        sorted(rows, key=lambda row: -1 if row[0] is None else row[0]),
+        schema={"place": pl.UInt64, "bytes": pl.Int64},
+        orient="row",
     )
 )
+
+
+@given(st.lists(st.none() | st.text(max_size=20), min_size=1), st.integers(0))
+def test_a_parent_has_one_place_in_every_range(parents: list[str | None], turn: int) -> None:
+    turned = [*parents[turn % len(parents) :], *parents[: turn % len(parents)]]
+
+    here, there = (dict(zip(texts, _places(texts), strict=True)) for texts in (parents, turned))
+
+    assert here == there
+    assert all((at is None) == (parent is None) for parent, at in here.items())
+    assert len(set(here.values())) == len(set(parents))
+
+
+def _places(parents: list[str | None]) -> list[int | None]:
+    return (
+        pl.DataFrame({"parent": parents}, schema={"parent": pl.String})
+        .select(place(pl.col("parent")))["parent"]
+        .to_list()
+    )
 
 
 @given(rows=ROWS, part_rows=st.integers(1, 200), part_bytes=st.integers(300, 60_000), heavy_rows=st.integers(1, 20))
@@ -38,13 +59,13 @@ def test_units_hold_every_row_once_and_a_parent_whole(
     for start, count, size, is_heavy in made.iter_rows():
         unit = rows[start : start + count]
         assert unit["bytes"].sum() == size
-        assert unit["parent"].n_unique() == 1
-        parent = unit["parent"][0]
+        assert unit["place"].n_unique() == 1
+        parent = unit["place"][0]
         parents += [parent] if parent is not None else []
         assert is_heavy == (
             parent is not None and count > 1 and (count > min(heavy_rows, part_rows) or size > part_bytes)
         )
-    assert parents == rows["parent"].drop_nulls().unique(maintain_order=True).to_list()
+    assert parents == rows["place"].drop_nulls().unique(maintain_order=True).to_list()
 
 
 @given(rows=ROWS, part_rows=st.integers(1, 200), part_bytes=st.integers(300, 60_000), data=st.data())
