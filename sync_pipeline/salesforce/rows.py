@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -59,29 +60,24 @@ class RowsJson(msgspec.Struct, Generic[Row]):
         return {column.name: column.type for column in listed or ()}
 
 
-class _Pause:
-    """Keeps the garbage collector off while any thread decodes: rows hold no cycles, and looking for them costs a third."""
+_one_at_a_time = threading.Lock()
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._depth = 0
-        self._was_enabled = False
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._depth == 0:
-                self._was_enabled = gc.isenabled()
-                gc.disable()
-            self._depth += 1
+@contextmanager
+def decoding() -> Iterator[None]:
+    """One thread of the process at a time makes Python objects of rows, while the garbage collector is off.
 
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._depth -= 1
-            if self._depth == 0 and self._was_enabled:
+    Rows hold no cycles, and looking for them costs a third. Threads would only take turns here, each with ten megabytes
+    of half a page in its hands.
+    """
+    with _one_at_a_time:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
                 gc.enable()
-
-
-collection_paused = _Pause()
 
 
 def decode_rows(body: bytes, columns: Sequence[str]) -> tuple[RowsJson[Any], pl.DataFrame]:
@@ -90,7 +86,7 @@ def decode_rows(body: bytes, columns: Sequence[str]) -> tuple[RowsJson[Any], pl.
     Raises ``BadAnswer`` when a row has another width or a value that is not text, or rows were announced that are not
     there.
     """
-    with collection_paused:
+    with decoding():
         try:
             answer = _decoder(len(columns)).decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

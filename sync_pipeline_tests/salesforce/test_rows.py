@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync_pipeline.salesforce.answer import BadAnswer
-from sync_pipeline.salesforce.rows import FRAME_ROWS, StatusJson, collection_paused, decode_rows
+from sync_pipeline.salesforce.rows import FRAME_ROWS, StatusJson, decode_rows, decoding
 
 cells = st.one_of(st.none(), st.text(max_size=8))
 
@@ -124,26 +124,24 @@ def test_garbage_is_collected_again_after_decoding() -> None:
     assert gc.isenabled()
 
 
-def test_garbage_is_collected_again_when_the_last_of_several_threads_has_decoded() -> None:
-    inside, done = threading.Barrier(3), threading.Barrier(3)
+def test_threads_decode_in_turn_and_garbage_is_collected_afterwards() -> None:
     seen: list[bool] = []
+    entered = threading.Event()
 
     def decode() -> None:
-        with collection_paused:
-            inside.wait()
+        entered.set()
+        with decoding():
             seen.append(gc.isenabled())
-            done.wait()
 
-    threads = [threading.Thread(target=decode) for _ in range(2)]
-    for thread in threads:
+    thread = threading.Thread(target=decode)
+    with decoding():
         thread.start()
-    with collection_paused:
-        inside.wait()
-        done.wait()
-    for thread in threads:
-        thread.join()
+        assert entered.wait(20)
+        thread.join(0.05)
+        assert (seen, thread.is_alive(), gc.isenabled()) == ([], True, False)
+    thread.join()
 
-    assert seen == [False, False]
+    assert seen == [False]
     assert gc.isenabled()
 
 
