@@ -108,7 +108,7 @@ def ours() -> None:
         folder = walls.area.range_folder(night.plan_id, planned.partition, 1)
         with (
             walls.area.lock_range(planned.partition),
-            RangeStore.open(folder, schema, memory=walls.policy.duckdb_memory) as store,
+            RangeStore.open(folder, schema, walls.catalogues) as store,
         ):
             expected = store.expected
             loader = Loader(

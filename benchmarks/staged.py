@@ -29,7 +29,7 @@ def staged(
     schema = staged_schema(walls.mapping, target)
     with (
         walls.area.lock_range(planned.partition),
-        RangeStore.open(folder, schema, memory=walls.policy.duckdb_memory) as store,
+        RangeStore.open(folder, schema, walls.catalogues) as store,
     ):
         extract(walls, plan, planned, store, target, on_page=lambda rows: None)
         parts = store.cut_round(

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -97,12 +97,14 @@ def live(frame: pl.DataFrame, folder: Path, mapping: Any, *, group_by: str | Non
     from sync_pipeline.domain.ledger import Cursor
     from sync_pipeline.engine.values import REJECTIONS
     from sync_pipeline.salesforce.bulk import render_csv
+    from sync_pipeline.staging.catalogues import Catalogues
     from sync_pipeline.staging.range_store import RangeStore
 
     ledger, commits = Ledger(), []
     schema = {name: dtype for name, dtype in frame.schema.items() if name != "key"}
     with ledger.doing("open"):
-        store = RangeStore.open(folder, schema)
+        catalogues = Catalogues(lambda: nullcontext(folder / "spill"))
+        store = RangeStore.open(folder, schema, catalogues)
     for start in range(0, frame.height, PAGE_ROWS):
         page = frame.slice(start, PAGE_ROWS)
         began = time.perf_counter()

@@ -102,6 +102,7 @@ def open_walls(
     from sync_pipeline.salesforce.data_cloud import DataCloud
     from sync_pipeline.salesforce.session import Session
     from sync_pipeline.salesforce.soql import Soql
+    from sync_pipeline.staging.catalogues import Catalogues
 
     mapping = load_mapping(settings.mapping)
     home = Home(settings, now=now)
@@ -140,6 +141,7 @@ def open_walls(
             soql=soql,
             area=home.area,
             book=home.book,
+            catalogues=Catalogues(home.area.spill_folder, memory=policy.duckdb_memory),
             interruption=interruption,
             slots=Slots.of(policy),
             meter=meter,

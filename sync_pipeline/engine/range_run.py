@@ -153,8 +153,7 @@ def _work(
     folder = walls.area.range_folder(plan_id, partition, entry.generation)
     _end_older_generations(walls, plan_id, partition, entry.generation)
     schema = staged_schema(walls.mapping, target)
-    memory = walls.policy.duckdb_memory
-    with RangeStore.open(folder, schema, memory=memory, disk=walls.disk, now=walls.now, sleep=walls.sleep) as store:
+    with RangeStore.open(folder, schema, walls.catalogues, disk=walls.disk, now=walls.now, sleep=walls.sleep) as store:
         _check_headroom(walls, night.plan, planned, store)
         expected = planned.expected
         if store.is_read:

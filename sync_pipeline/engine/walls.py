@@ -22,6 +22,7 @@ from sync_pipeline.salesforce.session import Session
 from sync_pipeline.salesforce.soql import Soql
 from sync_pipeline.staging.area import Area
 from sync_pipeline.staging.book import Book
+from sync_pipeline.staging.catalogues import Catalogues
 from sync_pipeline.staging.durable import Disk
 
 
@@ -97,6 +98,7 @@ class Walls:
     soql: Soql
     area: Area
     book: Book
+    catalogues: Catalogues
     interruption: Interruption
     slots: Slots
     meter: Meter
@@ -131,9 +133,10 @@ class Walls:
             yield
 
     def close(self) -> None:
-        """Hands over the calls that were counted and closes the connections to the org and to the book."""
+        """Hands over the calls that were counted and closes DuckDB and the connections to the org and to the book."""
         try:
             self.meter.flush()
         finally:
             self.session.close()
+            self.catalogues.close()
             self.book.close()

@@ -29,6 +29,8 @@ ROW_FILES: Final = ("page-*.parquet", "part-*.parquet", "part-*.csv", f"*{PASSIN
 """Files of a range that hold rows of the source; the others are its ledger."""
 MEASURE: Final = "measure-"
 """Begins the name of a measurement's own folder."""
+SPILL: Final = "spill-"
+"""Begins the name of the folder of a process for what its DuckDB does not hold in memory."""
 LOCK_TRIES: Final = 10
 LOCK_PAUSE: Final = 0.02
 """Seconds between two tries: whoever only looks whether something is locked is gone before the last one."""
@@ -175,19 +177,21 @@ class Area:
     def _lock_file(self, name: str) -> Path:
         return self._locks / f"{name}.lock"
 
-    # Measuring
+    # Folders of one process
 
     @contextmanager
     def measure_folder(self, plan_id: str) -> Iterator[Path]:
         """A private folder for one measurement of that night, gone at the end. What a killed one leaves is swept."""
         night = self.night_folder(plan_id)
-        with tempfile.TemporaryDirectory(prefix=MEASURE, dir=night if night.is_dir() else self.home) as folder:
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-                yield Path(folder)
-            finally:
-                os.close(descriptor)
+        with _own_folder(night if night.is_dir() else self.home, MEASURE) as folder:
+            yield folder
+
+    @contextmanager
+    def spill_folder(self) -> Iterator[Path]:
+        """A private folder for what DuckDB does not hold in memory, gone at the end. What a killed process leaves is
+        swept."""
+        with _own_folder(self.home, SPILL) as folder:
+            yield folder
 
     # Retention
 
@@ -197,10 +201,10 @@ class Area:
         """Clears away rows, then whole nights, that are older than that; says what it removed.
 
         A night's age counts from its plan id. Nights in ``unfinished`` stay whole, and so does a range that somebody
-        works on. What killed measurements left goes at once.
+        works on. What killed processes left in folders of their own goes at once.
         """
         removed: list[str] = []
-        for left in (*self.home.glob(f"{MEASURE}*"), *self._nights.glob(f"*/{MEASURE}*")):
+        for left in (*self.home.glob(f"{MEASURE}*"), *self.home.glob(f"{SPILL}*"), *self._nights.glob(f"*/{MEASURE}*")):
             _remove_unless_held(left)
         for folder in sorted(self._nights.iterdir()) if self._nights.is_dir() else []:
             opened_at = _opened_at(folder.name)
@@ -252,8 +256,20 @@ def _is_range(folder: Path) -> bool:
     return NAME.match(folder.name) is not None and not folder.name.startswith(MEASURE)
 
 
+@contextmanager
+def _own_folder(where: Path, prefix: str) -> Iterator[Path]:
+    """A new folder there, held by this process and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=where) as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield Path(folder)
+        finally:
+            os.close(descriptor)
+
+
 def _remove_unless_held(folder: Path) -> None:
-    """Removes the folder of a measurement that no process works in."""
+    """Removes the folder of a process that does not work in it any more."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

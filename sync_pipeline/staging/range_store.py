@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
 import time
 import zlib
 from bisect import bisect_right
@@ -34,6 +33,7 @@ import polars as pl
 from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, StateError, SyncError
 from sync_pipeline.domain.ledger import Counts, Cursor, Page, RowOutcome, UploadPart
 from sync_pipeline.staging.arrow import frame_of, handed_over
+from sync_pipeline.staging.catalogues import Catalogues
 from sync_pipeline.staging.cutting import csv_bytes, ends, place, ring, slices, units_of, units_within
 from sync_pipeline.staging.durable import (
     PASSING,
@@ -55,7 +55,8 @@ Render = Callable[[pl.DataFrame, Path], tuple[int, int]]
 FILE: Final = "range.duckdb"
 SPILL: Final = "spill"
 LAYOUT: Final = "1"
-LOCKED: Final = "Could not set lock on file"
+HELD: Final = ("Could not set lock on file", "Unique file handle conflict")
+"""Signs of an error that says that another process, or another connection of this one, has a catalogue open."""
 SWEPT: Final = (".parquet", ".csv", PASSING)
 """Endings of files that live only as long as the catalogue lists them."""
 READER_SECONDS: Final = 30.0
@@ -120,14 +121,14 @@ class RangeStore:
         *,
         disk: Disk,
         now: Callable[[], datetime],
-        is_owner: bool,
+        catalogues: Catalogues | None,
     ) -> None:
         self._database = database
+        self._catalogues = catalogues
         self._folder = folder
         self._types = types
         self._disk = disk
         self._now = now
-        self._is_owner = is_owner
         self._pages: list[Page] = []
         self._next_row = 0
         self._has_stale_views = False
@@ -144,32 +145,31 @@ class RangeStore:
         cls,
         folder: Path,
         schema: Mapping[str, pl.DataType],
+        catalogues: Catalogues,
         *,
-        memory: str = "128MB",
         disk: Disk | None = None,
         now: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
     ) -> RangeStore:
         """The range in this folder, made when there is none. The caller holds the range's lock.
 
-        ``schema`` names the staged columns after ``row`` and ``key``. Each page is read and checked; from the first
+        Its catalogue is one of ``catalogues`` until the store is closed. ``schema`` names the staged columns after ``row`` and ``key``. Each page is read and checked; from the first
         damaged one on rows and cursor are taken back, and what was acknowledged of those rows is found again by key.
         Readers are waited for by ``sleep``. Raises ``HeldElsewhere`` when one of them does not let go, ``StateError``
         when the catalogue itself cannot be used.
         """
         private_folder(folder)
-        shutil.rmtree(folder / SPILL, ignore_errors=True)
-        database = _opened(folder, memory=memory, sleep=sleep)
+        database = _attached(folder, catalogues, sleep=sleep)
         try:
             (folder / FILE).chmod(0o600)
             types = _types_of(database, schema)
-            store = cls(database, folder, types, disk=disk or Disk(), now=now, is_owner=True)
+            store = cls(database, folder, types, disk=disk or Disk(), now=now, catalogues=catalogues)
             store._prepare()
         except duckdb.Error as error:
-            database.close()
+            catalogues.detach(database)
             raise _told(folder, "cannot be used", error, hint=FRESH_HINT) from None
         except BaseException:
-            database.close()
+            catalogues.detach(database)
             raise
         return store
 
@@ -181,11 +181,11 @@ class RangeStore:
         """
         if not (folder / FILE).exists():
             raise StateError(f"There is no range in {folder}.", hint="Its ledger was cleared away, or it never ran.")
-        database = _connect(folder, memory=memory, is_owner=False)
+        database = _connect(folder, memory=memory)
         try:
             columns = database.execute("SELECT \"value\" FROM fact WHERE name = 'columns'").fetchone()
             types = json.loads(columns[0]) if columns is not None else {}
-            store = cls(database, folder, types, disk=Disk(), now=utc_now, is_owner=False)
+            store = cls(database, folder, types, disk=Disk(), now=utc_now, catalogues=None)
             store._load()
             if not all(path.exists() for path in store.staged_files()):
                 store._pages = []  # cleared away
@@ -196,7 +196,10 @@ class RangeStore:
         return store
 
     def close(self) -> None:
-        self._database.close()
+        if self._catalogues is not None:
+            self._catalogues.detach(self._database)
+        else:
+            self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -790,7 +793,7 @@ class RangeStore:
         """Lists the files there are by absolute path, so that the views work from any folder."""
         results = [self._folder / row[0] for row in self._run("SELECT file FROM result ORDER BY part")]
         statements = VIEWS.substitute(
-            temporary="" if self._is_owner else "TEMPORARY",
+            temporary="TEMPORARY" if self._catalogues is None else "",
             pages=_files(self.staged_files(), {**KEY_TYPES, **self._types}),
             outcomes=_files(results, SENT_TYPES),
         )
@@ -1020,16 +1023,23 @@ _STANDS: Final = """
 """An acknowledgement ``s`` of ``sent_row`` that counts."""
 
 
-def _opened(folder: Path, *, memory: str, sleep: Callable[[float], None]) -> duckdb.DuckDBPyConnection:
+def _attached(folder: Path, catalogues: Catalogues, *, sleep: Callable[[float], None]) -> duckdb.DuckDBPyConnection:
     """The catalogue for its owner, once no reader has it open."""
-    for waited in range(round(READER_SECONDS / READER_PAUSE)):
+    tries = round(READER_SECONDS / READER_PAUSE)
+    for tried in range(tries + 1):
         try:
-            return _connect(folder, memory=memory, is_owner=True)
-        except HeldElsewhere as error:
-            if not waited:
-                log.info("%s It is waited for.", error.message)
+            return catalogues.attach(folder / FILE)
+        except duckdb.Error as error:
+            if not any(sign in str(error) for sign in HELD):
+                raise _told(folder, "cannot be opened", error, hint=FRESH_HINT) from None
+        if tried == 0:
+            log.info("The catalogue %s is being read. It is waited for.", folder / FILE)
+        if tried < tries:
             sleep(READER_PAUSE)
-    return _connect(folder, memory=memory, is_owner=True)
+    raise HeldElsewhere(
+        f"The catalogue {folder / FILE} is being read by another process.",
+        hint="A look at the range (`rejects`, `trace`, a measurement) keeps it open; run it again.",
+    )
 
 
 def _told(folder: Path, what: str, error: duckdb.Error, *, hint: str) -> SyncError:
@@ -1039,29 +1049,18 @@ def _told(folder: Path, what: str, error: duckdb.Error, *, hint: str) -> SyncErr
     return StateError(f"The catalogue {folder / FILE} {what}: {error}.", hint=hint)
 
 
-def _connect(folder: Path, *, memory: str, is_owner: bool) -> duckdb.DuckDBPyConnection:
+def _connect(folder: Path, *, memory: str) -> duckdb.DuckDBPyConnection:
+    """The catalogue for somebody who looks at it."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": 1,
         "memory_limit": memory,
         "temp_directory": str(folder / SPILL),
         "preserve_insertion_order": True,
-        # Checkpoints in the midst of reading cost up to 0.7 s each; the commit log is synced at every commit anyway.
-        "checkpoint_threshold": "4GB",
         "enable_external_file_cache": False,
-        # Else the memory of rows that were put in order stays with DuckDB until the range is closed.
-        "allocator_bulk_deallocation_flush_threshold": "1MB",
-        "default_block_size": 16_384,  # a catalogue has few rows in many tables: 60 kB instead of 800
     }
     try:
-        return duckdb.connect(str(folder / FILE), read_only=not is_owner, config=config)
+        return duckdb.connect(str(folder / FILE), read_only=True, config=config)
     except duckdb.Error as error:
-        if is_owner and LOCKED not in str(error):
-            raise _told(folder, "cannot be opened", error, hint=FRESH_HINT) from None
-        if is_owner:
-            raise HeldElsewhere(
-                f"The catalogue {folder / FILE} is being read by another process.",
-                hint="A look at the range (`rejects`, `trace`, a measurement) keeps it open; run it again.",
-            ) from None
         raise HeldElsewhere(
             f"The catalogue {folder / FILE} cannot be opened for reading: {error}.",
             hint="Is its range being worked on? Wait until it is at rest; see `sync-pipeline status`.",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync_pipeline.domain.mapping import FieldMapping, FieldType, Mapping, NullPolicy, TargetField, TargetObject
-from sync_pipeline.engine.equality import Equality, folds_case
+from sync_pipeline.engine.equality import TRIMMED, Equality, folds_case
 from sync_pipeline.engine.values import convert
 
 KEY = TargetField("Key__c", "Key", "string", length=80, external_id=True, unique=True)
@@ -119,6 +119,14 @@ ROWS = st.fixed_dictionaries(
         "Choices__c": st.none() | st.permutations(["a", "b", "c d"]).map(";".join),
     }
 )
+
+
+@given(st.lists(st.none() | HOSTILE, min_size=1, max_size=8))
+def test_a_text_has_one_form_whatever_texts_it_is_among(texts: list[str | None]) -> None:
+    form = EQUALITY.canonical_values(pl.Series("Text__c", texts, dtype=pl.String), FIELDS[0]).to_list()
+
+    told = [(text or "").strip(TRIMMED).replace("\r\n", "\n").replace("\r", "\n") or None for text in texts]
+    assert form == told
 
 
 @given(row=ROWS)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import polars as pl
 
 from sync_pipeline.domain.ledger import Counts, Cursor, UploadPart
+from sync_pipeline.staging.catalogues import Catalogues
 from sync_pipeline.staging.durable import Disk
 from sync_pipeline.staging.range_store import RangeStore
 
@@ -159,7 +161,12 @@ def record(
 
 
 def opened(folder: Path, disk: Disk | None = None) -> RangeStore:
-    return RangeStore.open(folder, SCHEMA, disk=disk)
+    return RangeStore.open(folder, SCHEMA, alone(folder), disk=disk)
+
+
+def alone(folder: Path) -> Catalogues:
+    """A DuckDB for one range."""
+    return Catalogues(lambda: nullcontext(folder / "spill"))
 
 
 def fates(store: RangeStore) -> dict[int, str]:

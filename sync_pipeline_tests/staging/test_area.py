@@ -670,6 +670,36 @@ def test_the_ledger_beside_the_ranges_stays_and_a_measurement_that_died_goes(are
     assert not (folder / "measure-x1").exists()
 
 
+@contextmanager
+def with_folders_of_its_own(area: Area) -> Iterator[None]:
+    with area.spill_folder() as spill, area.measure_folder("20260610T020000.000000Z") as measured:
+        for folder in (spill, measured):
+            (folder / "rows").write_bytes(b"rows")
+        yield
+
+
+def folders_of_processes(area: Area) -> list[str]:
+    return sorted(path.name.split("-")[0] for path in area.home.rglob("*-*") if (path / "rows").is_file())
+
+
+def test_the_folders_of_a_process_go_with_it_and_nobody_sweeps_them_before(area: Area) -> None:
+    area.night_folder("20260610T020000.000000Z").mkdir()
+    with with_folders_of_its_own(area):
+        sweep(area)
+        assert folders_of_processes(area) == ["measure", "spill"]
+        assert {mode(path) for path in area.home.rglob("*-*") if path.is_dir()} == {0o700}
+    assert folders_of_processes(area) == []
+
+    with holder(area.home, with_folders_of_its_own) as process:
+        sweep(area)
+        assert folders_of_processes(area) == ["measure", "spill"]
+        process.kill()
+        process.join()
+        assert folders_of_processes(area) == ["measure", "spill"]
+        sweep(area)
+        assert folders_of_processes(area) == []
+
+
 @pytest.mark.parametrize("name", ["notes", "20260610T020000.000000", "20261301T020000.000000Z"])
 def test_what_is_not_a_night_is_never_touched(area: Area, name: str) -> None:
     foreign = area.night_folder(name) / "a-1" / "1"

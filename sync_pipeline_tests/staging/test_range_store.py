@@ -24,6 +24,7 @@ from sync_pipeline_tests.staging.sample import (
     INVALID,
     NO_REJECTIONS,
     SCHEMA,
+    alone,
     cut,
     failed,
     fates,
@@ -149,7 +150,7 @@ def test_everything_is_private_to_the_user(tmp_path: Path) -> None:
 def test_rows_staged_with_other_types_are_not_mixed(tmp_path: Path) -> None:
     opened(tmp_path / "r").close()
     with pytest.raises(StateError, match="other columns or types"):
-        RangeStore.open(tmp_path / "r", {**SCHEMA, "Amount": pl.Decimal(38, 4)})
+        RangeStore.open(tmp_path / "r", {**SCHEMA, "Amount": pl.Decimal(38, 4)}, alone(tmp_path))
 
 
 def test_a_catalogue_that_is_no_catalogue_is_an_error_with_a_next_step(tmp_path: Path) -> None:
