@@ -1,8 +1,11 @@
-"""How the allocators of this process give memory back. It matters as much as what is allocated.
+"""How much memory Polars takes at once, and how the allocators give it back. It matters as much as what is allocated.
 
 Lanes come and go by the second, each in threads of its own. By default what they free stays with the arena of their
 thread, ready for a next time that may be another thread's: a night of 2,000,000 rows then peaked at 401 MB instead of
 318, for the same work. Large blocks are given back at once here, small ones after a tenth of a second.
+
+Polars reads a CSV ahead by what suits a large machine: a result file of 250,000 rows took 73 MB, a third of it read and
+two thirds parsed. In small pieces it takes half of that, and the same CPU.
 
 glibc: https://man7.org/linux/man-pages/man3/mallopt.3.html
 jemalloc, which Polars brings along: https://jemalloc.net/jemalloc.3.html
@@ -17,14 +20,16 @@ from contextlib import suppress
 
 JEMALLOC_VARIABLE = "_RJEM_MALLOC_CONF"
 JEMALLOC = "narenas:2,oversize_threshold:1048576,dirty_decay_ms:100,muzzy_decay_ms:0"
+CSV_VARIABLE = "POLARS_CSV_CHUNK_SIZE"
+CSV_BYTES = "500000"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 GLIBC = {M_TRIM_THRESHOLD: 256 * 1024, M_MMAP_THRESHOLD: 256 * 1024, M_ARENA_MAX: 2}
 
 
 def give_back() -> None:
-    """Must come before Polars is imported. What the environment says of jemalloc stays; elsewhere than on glibc, nothing
-    is changed."""
+    """Must come before Polars is imported. What the environment says of either stays; what is not there is left alone."""
     os.environ.setdefault(JEMALLOC_VARIABLE, JEMALLOC)
+    os.environ.setdefault(CSV_VARIABLE, CSV_BYTES)
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
             mallopt = ctypes.CDLL(None).mallopt

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from sync_pipeline.memory import JEMALLOC, JEMALLOC_VARIABLE
 
@@ -37,3 +40,33 @@ def test_the_allocator_understands_what_it_is_told() -> None:
     )  # fmt: skip
 
     assert run.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells how much memory a process had")
+def test_a_result_file_is_read_in_small_pieces(tmp_path: Path) -> None:
+    """How much is in memory beyond a first, small file, against the bytes of a large one."""
+    program = """
+import re, sys
+from pathlib import Path
+import sync_pipeline
+from sync_pipeline.salesforce.csv_results import read_frames
+
+def peak(path):
+    with open(path, "rb") as file:
+        for frame in read_frames(file):
+            assert frame.height
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text()).group(1))
+
+first = peak(sys.argv[1])
+print(peak(sys.argv[2]) - first)
+"""
+    line = b'"EXT-0000000001","some name that is longer than a view","Closed Won","123456.78","2026-11-26"\n'
+    small, large = tmp_path / "small.csv", tmp_path / "large.csv"
+    for path, rows in ((small, 2_000), (large, 400_000)):
+        path.write_bytes(b"a,b,c,d,e\n" + line * rows)
+
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(small), str(large)], capture_output=True, text=True, check=True
+    )
+
+    assert int(run.stdout) < 1.2 * large.stat().st_size  # 2 by default, 0.6 so

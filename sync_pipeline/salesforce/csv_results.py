@@ -16,7 +16,7 @@ import polars as pl
 
 from sync_pipeline.domain.errors import Unreadable
 
-FRAME_ROWS = 50_000
+FRAME_ROWS = 20_000
 HEADER_BYTES = 256 * 1024
 """No header is longer: an object has 800 fields at most, with names of 43 characters."""
 
