@@ -344,18 +344,11 @@ class RangeStore:
         marked serial. The ring of parents starts at ``start_fraction`` of the rows. ``repair`` is the number of the
         repair that this round is. Rows of about ``held_bytes`` of CSV are held at once, those of one part at least.
         """
-        order = self._order(which, keys, group_by)
-        units = units_of(order, part_rows=part_rows, part_bytes=part_bytes, heavy_rows=heavy_rows)
-        units = ring(units, start_fraction) if group_by is not None else units
-        batches = [(units.filter(~pl.col("is_heavy")), serial)]
-        for start, rows in units.filter("is_heavy").select("start", "rows").iter_rows():
-            within = units_within(order, start, start + rows, part_rows=part_rows, part_bytes=part_bytes)
-            batches.append((within, True))
-        wanted: list[tuple[pl.DataFrame, bool]] = []
-        for batch, is_serial in batches:
-            edges = ends(batch, part_rows=part_rows, part_bytes=part_bytes, is_strict=is_serial)
-            wanted += [(pl.concat([order[a:b] for a, b in slices(batch[first:last])]), is_serial)
-                       for first, last in pairwise([0, *edges])]  # fmt: skip
+        wanted = _parted(
+            self._order(which, keys, group_by),
+            start_fraction=start_fraction if group_by is not None else 0.0,
+            part_rows=part_rows, part_bytes=part_bytes, heavy_rows=heavy_rows, serial=serial,
+        )  # fmt: skip
         try:
             made = self._cut(wanted, held_bytes, render)
         except DiskFull:
@@ -844,21 +837,19 @@ class RangeStore:
         files = [self._slice_file(part) for part in self.parts(open_only=True)]
         return _files(files, {name: SENT_TYPES[name] for name in ("part", "row", "key")})
 
-    def _cut(
-        self, wanted: Sequence[tuple[pl.DataFrame, bool]], held_bytes: int, render: Render
-    ) -> list[tuple[UploadPart, int, int]]:
-        """Writes the CSV and the slice of each part, given its rows of ``_order`` and whether it is serial; gives the
-        parts, and bytes and crc32 of their slices. So many parts are fetched at once as fit into ``held_bytes``."""
+    def _cut(self, wanted: Sequence[_Wanted], held_bytes: int, render: Render) -> list[tuple[UploadPart, int, int]]:
+        """Writes the CSV and the slice of each part; gives the parts, and bytes and crc32 of their slices. So many parts
+        are fetched at once as fit into ``held_bytes``."""
         number, made = self._last_part(), list[tuple[UploadPart, int, int]]()
         waiting = list(wanted)
         while waiting:
-            sizes = accumulate(int(rows["bytes"].sum()) for rows, _ in waiting)
+            sizes = accumulate(part.bytes for part in waiting)
             together = max(bisect_right(list(sizes), held_bytes), 1)
-            fetched = self._fetched(pl.concat([rows["row"] for rows, _ in waiting[:together]]))
-            for rows, is_serial in waiting[:together]:
+            fetched = self._fetched(pl.concat([part.rows for part in waiting[:together]]))
+            for part in waiting[:together]:
                 number += 1
-                made.append(self._written(number, fetched.head(rows.height), is_serial, render))
-                fetched = fetched.slice(rows.height)
+                made.append(self._written(number, fetched.head(len(part.rows)), part.serial, render))
+                fetched = fetched.slice(len(part.rows))
             del waiting[:together]
         return made
 
@@ -1021,6 +1012,34 @@ _STANDS: Final = """
     s.created IS NOT NULL AND NOT EXISTS (SELECT 1 FROM superseded AS x WHERE x.part = s.part AND x."row" = s."row")
 """
 """An acknowledgement ``s`` of ``sent_row`` that counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A part before it is written: the numbers of its rows, and the most ``bytes`` they take in a CSV."""
+
+    rows: pl.Series
+    bytes: int
+    serial: bool
+
+
+def _parted(
+    order: pl.DataFrame, *, start_fraction: float, part_rows: int, part_bytes: int, heavy_rows: int, serial: bool
+) -> list[_Wanted]:
+    """Rows in the order of their parents (row, place, bytes), cut into parts; see ``RangeStore.cut_round``."""
+    units = ring(units_of(order, part_rows=part_rows, part_bytes=part_bytes, heavy_rows=heavy_rows), start_fraction)
+    batches = [(units.filter(~pl.col("is_heavy")), serial)]
+    for start, rows in units.filter("is_heavy").select("start", "rows").iter_rows():
+        within = units_within(order, start, start + rows, part_rows=part_rows, part_bytes=part_bytes)
+        batches.append((within, True))
+    wanted: list[_Wanted] = []
+    for batch, is_serial in batches:
+        edges = ends(batch, part_rows=part_rows, part_bytes=part_bytes, is_strict=is_serial)
+        for first, last in pairwise([0, *edges]):
+            of_part = batch[first:last]
+            rows = pl.concat([order["row"][a:b] for a, b in slices(of_part)])
+            wanted.append(_Wanted(rows, int(of_part["bytes"].sum()), is_serial))
+    return wanted
 
 
 def _attached(folder: Path, catalogues: Catalogues, *, sleep: Callable[[float], None]) -> duckdb.DuckDBPyConnection:
