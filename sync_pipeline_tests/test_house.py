@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "settings": frozenset({"domain"}),
     "wiring": frozenset({"domain", "salesforce", "staging", "engine", "simulated_org", "settings"}),
     "defs": frozenset({"domain", "salesforce", "staging", "engine", "simulated_org", "settings", "wiring"}),
-    "cli": frozenset({"domain", "salesforce", "staging", "engine", "simulated_org", "settings", "wiring"}),
+    "cli": frozenset({"domain", "salesforce", "staging", "engine", "simulated_org", "settings", "wiring", "memory"}),
     "definitions": frozenset({"defs", "settings"}),
 }
 """Rooms, and the rooms they may know of besides themselves."""

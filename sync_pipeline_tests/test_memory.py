@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from sync_pipeline.memory import JEMALLOC, JEMALLOC_VARIABLE
+from sync_pipeline.memory import JEMALLOC, JEMALLOC_OF_A_SERVER, JEMALLOC_VARIABLE
+
+SERVING = "import sync_pipeline.cli, sync_pipeline.memory as memory; memory.keep_for_a_while()"
+"""How ``org serve`` begins."""
 
 
-def said_to_the_allocator(**environment: str) -> str:
+def said_to_the_allocator(program: str = "import sync_pipeline", **environment: str) -> str:
     """What the allocator finds when Polars is loaded."""
-    told = (
-        f"import sync_pipeline, os, sys; assert 'polars' not in sys.modules; print(os.environ['{JEMALLOC_VARIABLE}'])"
-    )
+    told = f"{program}; import os, sys; assert 'polars' not in sys.modules; print(os.environ['{JEMALLOC_VARIABLE}'])"
     kept = {name: value for name, value in os.environ.items() if name != JEMALLOC_VARIABLE}
     run = subprocess.run(
         [sys.executable, "-c", told], env={**kept, **environment}, capture_output=True, text=True, check=True
@@ -32,10 +33,26 @@ def test_what_the_environment_says_of_it_stays() -> None:
     assert said_to_the_allocator(**{JEMALLOC_VARIABLE: "narenas:1"}) == "narenas:1"
 
 
-def test_the_allocator_understands_what_it_is_told() -> None:
+def test_a_server_is_told_to_keep_for_a_while() -> None:
+    assert said_to_the_allocator(SERVING) == JEMALLOC_OF_A_SERVER
+
+
+def test_where_polars_is_there_already_nothing_is_changed() -> None:
+    late = "import sync_pipeline, polars, sys; from sync_pipeline import memory; memory.keep_for_a_while()"
+
+    # Polars puts words of its own before ours.
+    assert said_to_the_allocator(f"{late}; del sys.modules['polars']").endswith(JEMALLOC)
+
+
+def test_what_the_environment_says_of_it_stays_in_a_server() -> None:
+    assert said_to_the_allocator(SERVING, **{JEMALLOC_VARIABLE: "narenas:1"}) == "narenas:1"
+
+
+@pytest.mark.parametrize("program", ["import sync_pipeline", SERVING])
+def test_the_allocator_understands_what_it_is_told(program: str) -> None:
     """jemalloc complains of every option that it does not know, and goes on."""
     run = subprocess.run(
-        [sys.executable, "-c", "import sync_pipeline, polars; polars.Series([1]).sum()"],
+        [sys.executable, "-c", f"{program}; import polars; polars.Series([1]).sum()"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
 

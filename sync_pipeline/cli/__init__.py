@@ -18,6 +18,7 @@ from typing import Any
 
 from sync_pipeline.cli.terminal import Terminal, start_logging
 from sync_pipeline.domain.errors import SyncError
+from sync_pipeline.memory import keep_for_a_while
 
 EXIT_BROKEN_PIPE = 141
 """What a shell shows for a process whose reader went away."""
@@ -321,6 +322,7 @@ def _orphans(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _org_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    keep_for_a_while()
     from sync_pipeline.cli.org import serve
 
     return serve(arguments, terminal)
