@@ -352,7 +352,7 @@ def test_all_lanes_look_at_their_jobs_together(tmp_path: Path) -> None:
 
         assert len(r.jobs()) == 6
         looks = r.walls.book.calls(r.night.plan_id)
-        assert looks["ingest list"] + looks["ingest poll"] < 45
+        assert 0 < looks["ingest list"] + looks.get("ingest poll", 0) < 45  # the list may have told of every end
         assert r.is_equal()
 
 
