@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -84,22 +85,30 @@ class Records:
     ) -> Iterator[pl.DataFrame]:
         """All rows, some leaves at a time, in the order of ``_k``; of the leaves that can hold ``after < _k <= through``
         only. The first pieces are small: whoever looks for a few rows may have them there."""
-        numbers = [number for number, _ in self._leaves(after, through)]
-        start, count = 0, 1
-        while start < len(numbers):
-            yield self._read(numbers[start : start + count], columns)
-            start, count = start + count, min(2 * count, LEAVES_AT_ONCE)
+        # One statement reads them, whatever is saved meanwhile: a leaf that is split between two would lose rows.
+        sql = """
+            SELECT content FROM leaf
+            WHERE object = :object AND first <= coalesce(:through, first)
+                AND first >= coalesce((SELECT max(first) FROM leaf WHERE object = :object AND first <= :after), '')
+            ORDER BY first
+            """
+        parameters = {"object": self.object.name, "after": after, "through": through}
+        with closing(self._org.db().execute(sql, parameters)) as leaves:
+            count = 1
+            while found := leaves.fetchmany(count):
+                yield self._frame([content for (content,) in found], columns)
+                count = min(2 * count, LEAVES_AT_ONCE)
 
     def touch(self, keys: pl.Series) -> Touched:
         """The leaves that hold these ``_k`` or would. Call it in a transaction that also saves them."""
         ordered = keys.drop_nulls().sort()
-        leaves = self._leaves(None, None)
+        leaves = self._leaves()
         if not leaves:
             return Touched(self, [Leaf(0, "", pl.DataFrame(schema=self.schema))])
         cuts = [int(ordered.search_sorted(first, "left")) for _, first in leaves] + [len(ordered)]
         cuts[0] = 0
         hit = [place for place, (start, end) in enumerate(pairwise(cuts)) if start < end]
-        return Touched(self, [Leaf(*leaves[place], self._read([leaves[place][0]])) for place in hit or [0]])
+        return Touched(self, [Leaf(*leaves[place], self._read(leaves[place][0])) for place in hit or [0]])
 
     def find_ids(self, ids: pl.Series) -> pl.DataFrame:
         """``Id`` and ``_k`` of the rows with these 18-character ids; looks at every leaf."""
@@ -130,24 +139,22 @@ class Records:
                     self._write(Leaf(leaf.number if place == 0 else 0, first, piece))
             self._changed()
 
-    def _leaves(self, after: str | None, through: str | None) -> list[tuple[int, str]]:
+    def _leaves(self) -> list[tuple[int, str]]:
         sql = "SELECT number, first FROM leaf WHERE object = ? ORDER BY first"
         leaves: list[tuple[int, str]] = self._org.db().execute(sql, (self.object.name,)).fetchall()
-        start = max(
-            (place for place, (_, first) in enumerate(leaves) if after is not None and first <= after), default=0
-        )
-        return [leaf for leaf in leaves[start:] if through is None or leaf[1] <= through]
+        return leaves
 
-    def _read(self, numbers: Sequence[int], columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The rows of these leaves, in the order in which the leaves lie."""
+    def _read(self, number: int) -> pl.DataFrame:
+        """The rows of one leaf."""
+        return self._frame(self._org.db().execute("SELECT content FROM leaf WHERE number = ?", (number,)).fetchone())
+
+    def _frame(self, contents: Sequence[bytes], columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows of these leaves, in their order."""
         wanted = self.schema if columns is None else {name: self.schema[name] for name in columns}
-        marks = ", ".join("?" * len(numbers))
-        found = self._org.db().execute(f"SELECT content FROM leaf WHERE number IN ({marks}) ORDER BY first", numbers)
-        contents: list[bytes] = [content for (content,) in found]
-        if not contents:
-            return pl.DataFrame(schema=wanted)
         # A field that is empty in all of a leaf's rows is not written, nor is one that was added since.
-        return pl.scan_parquet(contents, schema=wanted, missing_columns="insert", extra_columns="ignore").collect()
+        return pl.scan_parquet(
+            list(contents), schema=wanted, missing_columns="insert", extra_columns="ignore"
+        ).collect()
 
     def _write(self, leaf: Leaf) -> None:
         connection = self._org.db()

@@ -95,6 +95,19 @@ def test_a_second_process_sees_every_commit_and_nothing_else(org: Org) -> None:
     assert seen_meanwhile == stored(org) == stored(other) == {"a": "one"}
 
 
+def test_a_look_at_all_rows_is_of_one_moment(org: Org, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "LEAF_ROWS", 2)
+    keys = [f"{number:03d}" for number in range(0, 400, 10)]
+    upsert(org, dict.fromkeys(keys, "old"))
+    frames = opportunities(org).frames((KEY, "Name"))
+
+    first = next(frames)
+    upsert(Org(org.folder), {f"{number:03d}": "new" for number in range(400)})  # every leaf is split
+
+    assert [row for frame in (first, *frames) for row in frame.iter_rows()] == [(key, "old") for key in keys]
+    assert len(stored(org)) == 400
+
+
 def test_a_version_changes_with_every_commit(org: Org) -> None:
     before = opportunities(org).version
     upsert(org, {"a": "one"})
