@@ -448,7 +448,7 @@ STEERING: Final[tuple[Setting, ...]] = (
     ),
     Setting(
         "duckdb_memory", "SYNC_DUCKDB_MEMORY", "128MB", memory, "bytes",
-        "Memory of the DuckDB of a process; what does not fit is spilled to disk",
+        "Memory of a DuckDB, which the ranges of a process share; what does not fit is spilled to disk",
     ),
     Setting(
         "disk_reserve_bytes", "SYNC_DISK_RESERVE", "512 MiB", size, "bytes",

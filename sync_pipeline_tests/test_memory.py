@@ -15,14 +15,18 @@ SERVING = "import sync_pipeline.cli, sync_pipeline.memory as memory; memory.keep
 """How ``org serve`` begins."""
 
 
+def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program that inherits nothing that was said to Polars or its allocator here."""
+    ours = (JEMALLOC_VARIABLE, "POLARS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, check=True)
+
+
 def said_to_the_allocator(program: str = "import sync_pipeline", **environment: str) -> str:
     """What the allocator finds when Polars is loaded."""
     told = f"{program}; import os, sys; assert 'polars' not in sys.modules; print(os.environ['{JEMALLOC_VARIABLE}'])"
-    kept = {name: value for name, value in os.environ.items() if name != JEMALLOC_VARIABLE}
-    run = subprocess.run(
-        [sys.executable, "-c", told], env={**kept, **environment}, capture_output=True, text=True, check=True
-    )
-    return run.stdout.strip()
+    return run(told, **environment).stdout.strip()
 
 
 def test_the_allocator_is_told_before_polars_is_there() -> None:
@@ -35,6 +39,12 @@ def test_what_the_environment_says_of_it_stays() -> None:
 
 def test_a_server_is_told_to_keep_for_a_while() -> None:
     assert said_to_the_allocator(SERVING) == JEMALLOC_OF_A_SERVER
+
+
+def test_a_server_that_a_user_of_polars_has_started_is_told_so_too() -> None:
+    before = f"dirty_decay_ms:500,{JEMALLOC}"
+
+    assert said_to_the_allocator(SERVING, **{JEMALLOC_VARIABLE: before}) == f"dirty_decay_ms:500,{JEMALLOC_OF_A_SERVER}"
 
 
 def test_where_polars_is_there_already_nothing_is_changed() -> None:
@@ -51,12 +61,7 @@ def test_what_the_environment_says_of_it_stays_in_a_server() -> None:
 @pytest.mark.parametrize("program", ["import sync_pipeline", SERVING])
 def test_the_allocator_understands_what_it_is_told(program: str) -> None:
     """jemalloc complains of every option that it does not know, and goes on."""
-    run = subprocess.run(
-        [sys.executable, "-c", f"{program}; import polars; polars.Series([1]).sum()"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-
-    assert run.stderr == ""
+    assert run(f"{program}; import polars; polars.Series([1]).sum()").stderr == ""
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells how much memory a process had")
@@ -82,8 +87,6 @@ print(peak(sys.argv[2]) - first)
     for path, rows in ((small, 2_000), (large, 400_000)):
         path.write_bytes(b"a,b,c,d,e\n" + line * rows)
 
-    run = subprocess.run(
-        [sys.executable, "-c", program, str(small), str(large)], capture_output=True, text=True, check=True
-    )
+    beyond = run(program, str(small), str(large), POLARS_MAX_THREADS="2").stdout
 
-    assert int(run.stdout) < 1.2 * large.stat().st_size  # 2 by default, 0.6 so
+    assert int(beyond) < 1.2 * large.stat().st_size  # 2 by default, 0.6 so

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -134,9 +134,6 @@ class Walls:
 
     def close(self) -> None:
         """Hands over the calls that were counted and closes DuckDB and the connections to the org and to the book."""
-        try:
-            self.meter.flush()
-        finally:
-            self.session.close()
-            self.catalogues.close()
-            self.book.close()
+        with ExitStack() as last:
+            for close in (self.book.close, self.catalogues.close, self.session.close, self.meter.flush):
+                last.callback(close)  # the last one first, and each whatever the others raise

@@ -84,7 +84,8 @@ class Records:
         self, columns: Sequence[str] | None = None, *, after: str | None = None, through: str | None = None
     ) -> Iterator[pl.DataFrame]:
         """All rows, some leaves at a time, in the order of ``_k``; of the leaves that can hold ``after < _k <= through``
-        only. The first pieces are small: whoever looks for a few rows may have them there."""
+        only. The first pieces are small: whoever looks for a few rows may have them there. A thread reads to the end, or
+        closes, before it writes."""
         # One statement reads them, whatever is saved meanwhile: a leaf that is split between two would lose rows.
         sql = """
             SELECT content FROM leaf

@@ -259,24 +259,37 @@ def _is_range(folder: Path) -> bool:
 @contextmanager
 def _own_folder(where: Path, prefix: str) -> Iterator[Path]:
     """A new folder there, held by this process and removed at the end."""
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=where) as folder:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
+    folder, descriptor = _held_folder(where, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _held_folder(where: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder, and the descriptor by which it is held until that is closed."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+        with suppress(FileNotFoundError):  # swept before it was held: another one
+            descriptor = os.open(folder, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            yield Path(folder)
-        finally:
+            if folder.exists():
+                return folder, descriptor
             os.close(descriptor)
 
 
 def _remove_unless_held(folder: Path) -> None:
     """Removes the folder of a process that does not work in it any more."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # its process has removed it meanwhile
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
     except BlockingIOError:
         return
-    else:
-        shutil.rmtree(folder)
     finally:
         os.close(descriptor)
 

@@ -1,8 +1,9 @@
 """Where the ordered rows of a range are cut into parts. Pure arithmetic over units, which are never divided.
 
-A unit is a parent with all of its rows, or a few rows without a parent. Units form a ring, on which a parent has the same
-place in every range: each range starts elsewhere, so that ranges in flight touch different parents. A frame of units has the columns ``start`` (the position of the
-unit's first row in the order), ``rows``, and ``bytes`` (the most its rows can take in a CSV), all Int64.
+A unit is a parent with all of its rows, or a few rows without a parent. Units form a ring, on which a parent has the
+same place in every range: each range starts elsewhere, so that ranges in flight touch different parents. A frame of units
+has the columns ``start`` (the position of the unit's first row in the order), ``rows``, and ``bytes`` (the most its rows
+can take in a CSV), all Int64.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ def csv_bytes(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def units_of(rows: pl.DataFrame, *, part_rows: int, part_bytes: int, heavy_rows: int) -> pl.DataFrame:
-    """The units of rows (``place`` of their parents, ``bytes``) in the order of their places; ``is_heavy`` marks those parents that are
-    too large to share a part: more than ``heavy_rows`` or a part's rows, or more than ``part_bytes``."""
+    """The units of rows (``place`` of their parents, ``bytes``) in the order of their places; ``is_heavy`` marks those
+    parents that are too large to share a part: more than ``heavy_rows`` or a part's rows, or more than ``part_bytes``."""
     unit_rows = _unit_rows(rows, part_rows, part_bytes)
-    parent, number = rows["place"], pl.int_range(rows.height, dtype=pl.Int64, eager=True)
-    begins = parent.ne_missing(parent.shift(1)) | (parent.is_null() & (number % unit_rows == 0)) | (number == 0)
+    places, number = rows["place"], pl.int_range(rows.height, dtype=pl.Int64, eager=True)
+    begins = places.ne_missing(places.shift(1)) | (places.is_null() & (number % unit_rows == 0)) | (number == 0)
     units = _between(rows, number.filter(begins), rows.height)
     is_large = (pl.col("rows") > min(heavy_rows, part_rows)) | (pl.col("bytes") > part_bytes)
-    has_parent = parent.filter(begins).is_not_null()
+    has_parent = places.filter(begins).is_not_null()
     return units.with_columns(is_heavy=has_parent & (pl.col("rows") > 1) & is_large)
 
 

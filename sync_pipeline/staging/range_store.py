@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import time
 import zlib
 from bisect import bisect_right
@@ -33,7 +34,7 @@ import polars as pl
 from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, StateError, SyncError
 from sync_pipeline.domain.ledger import Counts, Cursor, Page, RowOutcome, UploadPart
 from sync_pipeline.staging.arrow import frame_of, handed_over
-from sync_pipeline.staging.catalogues import Catalogues
+from sync_pipeline.staging.catalogues import Catalogues, check_unattached
 from sync_pipeline.staging.cutting import csv_bytes, ends, place, ring, slices, units_of, units_within
 from sync_pipeline.staging.durable import (
     PASSING,
@@ -56,7 +57,9 @@ FILE: Final = "range.duckdb"
 SPILL: Final = "spill"
 LAYOUT: Final = "1"
 HELD: Final = ("Could not set lock on file", "Unique file handle conflict")
-"""Signs of an error that says that another process, or another connection of this one, has a catalogue open."""
+"""Signs of an error that says that another process has a catalogue open, or a DuckDB of this one that has given up."""
+INVALIDATED: Final = "database has been invalidated"
+"""Sign of an error that says that an earlier one has ended all of DuckDB."""
 SWEPT: Final = (".parquet", ".csv", PASSING)
 """Endings of files that live only as long as the catalogue lists them."""
 READER_SECONDS: Final = 30.0
@@ -153,12 +156,13 @@ class RangeStore:
     ) -> RangeStore:
         """The range in this folder, made when there is none. The caller holds the range's lock.
 
-        Its catalogue is one of ``catalogues`` until the store is closed. ``schema`` names the staged columns after ``row`` and ``key``. Each page is read and checked; from the first
-        damaged one on rows and cursor are taken back, and what was acknowledged of those rows is found again by key.
-        Readers are waited for by ``sleep``. Raises ``HeldElsewhere`` when one of them does not let go, ``StateError``
-        when the catalogue itself cannot be used.
+        Its catalogue is one of ``catalogues`` until the store is closed. ``schema`` names the staged columns after
+        ``row`` and ``key``. Each page is read and checked; from the first damaged one on rows and cursor are taken back,
+        and what was acknowledged of those rows is found again by key. Readers are waited for by ``sleep``. Raises
+        ``HeldElsewhere`` when one of them does not let go, ``StateError`` when the catalogue itself cannot be used.
         """
         private_folder(folder)
+        shutil.rmtree(folder / SPILL, ignore_errors=True)  # of a reader that was killed
         database = _attached(folder, catalogues, sleep=sleep)
         try:
             (folder / FILE).chmod(0o600)
@@ -796,7 +800,8 @@ class RangeStore:
     # Cutting
 
     def _order(self, which: Which, keys: pl.DataFrame | None, group_by: str | None) -> pl.DataFrame:
-        """The rows to send in the order of their parents: row, place of the parent, and the most ``bytes`` it takes in a CSV.
+        """The rows to send in the order of their parents: row, ``place`` of the parent, and the most ``bytes`` that it
+        takes in a CSV.
 
         Only this narrow frame is sorted, and the rows themselves are fetched part by part: to sort whole rows in DuckDB
         took three to five times as long.
@@ -1056,7 +1061,7 @@ def _attached(folder: Path, catalogues: Catalogues, *, sleep: Callable[[float], 
         if tried < tries:
             sleep(READER_PAUSE)
     raise HeldElsewhere(
-        f"The catalogue {folder / FILE} is being read by another process.",
+        f"The catalogue {folder / FILE} is open elsewhere.",
         hint="A look at the range (`rejects`, `trace`, a measurement) keeps it open; run it again.",
     )
 
@@ -1065,11 +1070,17 @@ def _told(folder: Path, what: str, error: duckdb.Error, *, hint: str) -> SyncErr
     """An error of DuckDB in our own words."""
     if is_full(error):
         return DiskFull(f"The disk has no room for the catalogue {folder / FILE}: {error}.", hint=ROOM_HINT)
+    if INVALIDATED in str(error):
+        hint = (
+            f"Run the range again. Should that fail while no other range runs, this catalogue is damaged. {FRESH_HINT}"
+        )
+        return StateError(f"DuckDB has given up, for this range or another: {error}.", hint=hint)
     return StateError(f"The catalogue {folder / FILE} {what}: {error}.", hint=hint)
 
 
 def _connect(folder: Path, *, memory: str) -> duckdb.DuckDBPyConnection:
     """The catalogue for somebody who looks at it."""
+    check_unattached(folder / FILE)
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": 1,
         "memory_limit": memory,

@@ -139,7 +139,7 @@ def test_threads_decode_in_turn_and_garbage_is_collected_afterwards() -> None:
         assert entered.wait(20)
         thread.join(0.05)
         assert (seen, thread.is_alive(), gc.isenabled()) == ([], True, False)
-    thread.join()
+    thread.join(20)
 
     assert seen == [False]
     assert gc.isenabled()

@@ -102,7 +102,9 @@ def test_a_look_at_all_rows_is_of_one_moment(org: Org, monkeypatch: pytest.Monke
     frames = opportunities(org).frames((KEY, "Name"))
 
     first = next(frames)
-    upsert(Org(org.folder), {f"{number:03d}": "new" for number in range(400)})  # every leaf is split
+    other = Org(org.folder)
+    upsert(other, {f"{number:03d}": "new" for number in range(400)})  # every leaf is split
+    other.close()
 
     assert [row for frame in (first, *frames) for row in frame.iter_rows()] == [(key, "old") for key in keys]
     assert len(stored(org)) == 400

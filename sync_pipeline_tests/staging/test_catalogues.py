@@ -13,7 +13,8 @@ from threading import Barrier
 import duckdb
 import pytest
 
-from sync_pipeline.staging.catalogues import Catalogues
+from sync_pipeline.domain.errors import HeldElsewhere
+from sync_pipeline.staging.catalogues import Catalogues, check_unattached
 from sync_pipeline_tests.staging.sample import alone
 
 
@@ -75,38 +76,42 @@ def test_what_was_not_committed_never_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_own", [True, False])
-def test_a_file_that_is_open_is_refused_and_the_others_go_on(tmp_path: Path, is_own: bool) -> None:
+def test_a_file_is_open_once_in_a_process_and_its_lock_outlasts_every_other_try(tmp_path: Path, is_own: bool) -> None:
     owners, catalogues = alone(tmp_path), alone(tmp_path)
     owners = catalogues if is_own else owners
     owner = owners.attach(tmp_path / "r")
     put(owner, "a")
 
-    with pytest.raises(duckdb.Error, match="Unique file handle conflict"):
+    with pytest.raises(HeldElsewhere):
         catalogues.attach(tmp_path / "r")
+    with pytest.raises(HeldElsewhere):
+        check_unattached(tmp_path / "x" / ".." / "r")
 
+    assert "Could not set lock on file" in tried_elsewhere(tmp_path / "r")
     put(owner, "b")
     owners.detach(owner)
+    check_unattached(tmp_path / "r")
     again = catalogues.attach(tmp_path / "r")
     assert texts(again) == ["a", "b"]
     catalogues.detach(again)
 
 
 def test_another_process_meets_the_lock_as_long_as_the_range_is_attached(tmp_path: Path) -> None:
-    program = f"import duckdb; duckdb.connect({str(tmp_path / 'r')!r}, read_only=True)"
-
-    def tried() -> str:
-        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr
-
     catalogues = alone(tmp_path)
     connection = catalogues.attach(tmp_path / "r")
     put(connection, "a")
     other = catalogues.attach(tmp_path / "other")
-    while_attached = tried()
-    catalogues.detach(connection)
 
-    assert "Could not set lock on file" in while_attached
-    assert tried() == ""
+    assert "Could not set lock on file" in tried_elsewhere(tmp_path / "r")
+    catalogues.detach(connection)
+    assert tried_elsewhere(tmp_path / "r") == ""
     catalogues.detach(other)
+
+
+def tried_elsewhere(file: Path) -> str:
+    """What another process is told that opens the file."""
+    program = f"import duckdb; duckdb.connect({str(file)!r}, read_only=True)"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr
 
 
 def test_a_catalogue_that_cannot_be_used_troubles_no_other(tmp_path: Path) -> None:
@@ -160,7 +165,8 @@ import resource, signal, sys
 from contextlib import nullcontext
 from pathlib import Path
 import duckdb
-from sync_pipeline.staging.catalogues import Catalogues
+from sync_pipeline.domain.errors import HeldElsewhere
+from sync_pipeline.staging.catalogues import Catalogues, check_unattached
 folder = Path({str(tmp_path)!r})
 catalogues = Catalogues(lambda: nullcontext(folder / "spill"))
 large, small = catalogues.attach(folder / "large"), catalogues.attach(folder / "small")

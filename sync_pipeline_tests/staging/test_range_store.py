@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -737,3 +738,33 @@ def test_a_round_that_found_no_room_leaves_no_file_of_it(tmp_path: Path) -> None
 
         assert files(tmp_path / "r") == {"page-000001.parquet"}
         assert (store.rounds, store.parts()) == (0, [])
+
+
+def test_a_catalogue_that_ends_all_of_duckdb_costs_the_others_no_more_than_a_new_beginning(tmp_path: Path) -> None:
+    """Bits are flipped one after the other: most do nothing, some end the DuckDB that all ranges share."""
+    with opened(tmp_path / "sound") as store:
+        stage(store, keys(*(f"k{number:04d}" for number in range(2000))))
+        for part in cut(store):
+            record(store, part, failures=[failed(*sent_keys(store, part))])
+    content, catalogues, ends = (tmp_path / "sound" / "range.duckdb").read_bytes(), alone(tmp_path), 0
+    other = RangeStore.open(tmp_path / "other", SCHEMA, catalogues)
+    stage(other, keys("a", "b"))
+    for number, at in enumerate(range(12_288, len(content), (len(content) - 12_288) // 40)):
+        folder = tmp_path / f"damaged-{number}"
+        shutil.copytree(tmp_path / "sound", folder)
+        (folder / "range.duckdb").write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        with suppress(StateError), RangeStore.open(folder, SCHEMA, catalogues) as store:
+            for part in cut(store, which="transient"):
+                record(store, part, successes=[saved(*sent_keys(store, part))])
+            store.settle()
+        try:
+            other.settle()
+        except StateError as error:
+            ends += error.message.startswith("DuckDB has given up") and error.hint.startswith("Run the range again.")
+            other.close()
+            other = RangeStore.open(tmp_path / "other", SCHEMA, catalogues)
+        assert (other.staged, other.cursor) == (2, Cursor("b", "query", 2))
+        shutil.rmtree(folder)
+    other.close()
+
+    assert ends
