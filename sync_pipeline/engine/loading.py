@@ -424,9 +424,10 @@ class Loader:
                 if tries_left:
                     self._walls.sleep(self._walls.policy.poll_seconds)
         log.warning("the results of job %s cannot be read; its %d rows are sent again: %s", job.id, part.rows, reason)
-        return self._store.record_outcomes(
-            part, job.id, successes=(), failures=(), unprocessed=(), transient=TRANSIENT_CODES
-        )
+        with self._walls.holding():
+            return self._store.record_outcomes(
+                part, job.id, successes=(), failures=(), unprocessed=(), transient=TRANSIENT_CODES
+            )
 
     # jobs of a run that died
 

@@ -2,7 +2,7 @@
 
 One instance serves all lanes. One for each range cost 4 MB and 20 ms of CPU a time, for the functions that DuckDB knows.
 A range whose disk is full is out of use alone. A damaged file can end the whole instance: the lanes of the moment fail at
-their next statement, with all that they committed, and the next range to be opened begins another instance.
+their next statement, what they committed stays, and the next range to be opened begins another instance.
 """
 
 from __future__ import annotations
