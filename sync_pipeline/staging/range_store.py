@@ -1070,11 +1070,10 @@ def _told(folder: Path, what: str, error: duckdb.Error, *, hint: str) -> SyncErr
     """An error of DuckDB in our own words."""
     if is_full(error):
         return DiskFull(f"The disk has no room for the catalogue {folder / FILE}: {error}.", hint=ROOM_HINT)
-    if INVALIDATED in str(error):
-        hint = (
-            f"Run the range again. Should that fail while no other range runs, this catalogue is damaged. {FRESH_HINT}"
-        )
-        return StateError(f"DuckDB has given up, for this range or another: {error}.", hint=hint)
+    if INVALIDATED in str(error):  # by another range: it costs this one no attempt
+        return HeldElsewhere(f"DuckDB has given up after an error in another range: {error}.", hint="Run it again.")
+    if isinstance(error, duckdb.FatalException):
+        hint = FRESH_HINT
     return StateError(f"The catalogue {folder / FILE} {what}: {error}.", hint=hint)
 
 
