@@ -109,8 +109,7 @@ class Server(socketserver.ThreadingTCPServer):
     def shutdown_request(self, request: Any) -> None:
         """Closes a connection in the thread that serves it. A signal that comes while a connection is accepted makes
         ``socketserver`` call this in the main thread as well, which would take the socket away under a reader."""
-        with self._lock:
-            thread = self._connections.get(request)
+        thread = self._connections.get(request)  # without the lock, which the signal may have left taken
         if thread is None or thread is threading.current_thread() or not thread.is_alive():
             super().shutdown_request(request)
 
