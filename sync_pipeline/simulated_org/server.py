@@ -96,8 +96,7 @@ class Server(socketserver.ThreadingTCPServer):
     def stop(self) -> None:
         """Ends every connection and frees the port, once nobody serves any more; answers in the making get a moment."""
         self.server_close()
-        with self._lock:
-            left = dict(self._connections)
+        left = dict(self._connections)  # without the lock, which a signal may have left taken
         for connection in left:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
