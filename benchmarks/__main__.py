@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -42,8 +41,6 @@ ROUNDS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 when every part could be measured, whatever its figures are."""
-    # Started in the background by a shell it would be ignored, here and in the orgs that are ended by it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     given = _parser().parse_args(argv)
     chosen = [part for part in PARTS if part.name in given.only] if given.only else list(PARTS)
     rounds: dict[str, Rounds] = {}

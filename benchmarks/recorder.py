@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -124,6 +125,8 @@ def main(arguments: list[str]) -> None:
     client, secret = next(iter(CLIENTS.items()))
     print(f"SALESFORCE_LOGIN_URL={server.base_url}\nSALESFORCE_CLIENT_ID={client}")
     print(f"SALESFORCE_CLIENT_SECRET={secret}", flush=True)
+    # Whatever started the benchmark: a program that a shell runs in the background ignores it, and so would this one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         server.serve_forever(STOP_POLL_SECONDS)
     except KeyboardInterrupt:

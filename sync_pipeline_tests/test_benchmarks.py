@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks import night, paced, staging
 from benchmarks.bench import Bench
 from benchmarks.floor import move, stories
 from benchmarks.machine import QUIET_SHARE
+from benchmarks.org import Orgs
 from benchmarks.process import Failed, run
 from benchmarks.recorder import Recorder
 from benchmarks.recording import Request, named_in, requests, uploads
@@ -271,3 +273,17 @@ def request(number: int, method: str, target: str, *, named: list[str] | None = 
 
 def a_round(seconds: float, *, others: float | None) -> Round:
     return Round({"night": {"wall s": seconds}}, others)
+
+
+def test_an_org_that_records_ends_though_its_starter_ignores_interruptions(tmp_path: Path) -> None:
+    """As every program does that a shell has started in the background."""
+    orgs = Orgs(tmp_path / "orgs")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with orgs.served(
+            orgs.seeded(300), program=("benchmarks.recorder", "--into", str(tmp_path / "recorded"))
+        ) as served:
+            assert served.base_url
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert served.ended.exit_code == 0
