@@ -14,19 +14,9 @@ from hypothesis import strategies as st
 from sync_pipeline.domain.errors import SettingsError
 from sync_pipeline.domain.policy import Policy, Verify
 from sync_pipeline.domain.secret import Secret
-from sync_pipeline.settings import (
-    KNOWN,
-    OWN,
-    PACKAGED_MAPPING,
-    SETTINGS,
-    STEERING,
-    Settings,
-    describe,
-    duration,
-    load_settings,
-    read_env_file,
-    shown_duration,
-)
+from sync_pipeline.settings import KNOWN, OWN, PACKAGED_MAPPING, SETTINGS, STEERING, Settings, describe, load_settings
+from sync_pipeline.settings.reading import read_env_file
+from sync_pipeline.settings.values import duration, shown_duration
 
 URL = "https://acme.my.salesforce.com"
 LOGIN = {"SALESFORCE_LOGIN_URL": URL, "SALESFORCE_CLIENT_ID": "c0nsumer", "SALESFORCE_CLIENT_SECRET": "s3cret"}
@@ -69,6 +59,11 @@ def test_a_time_is_read_as_it_is_shown(seconds: int) -> None:
     span = timedelta(seconds=seconds)
 
     assert duration(least=timedelta(0))(shown_duration(span)) == span
+
+
+@given(st.integers(min_value=0, max_value=10**12).map(lambda megabytes: megabytes % 10**6 * 1000**2))
+def test_a_size_is_read_as_it_is_shown(number: int) -> None:
+    assert size(shown_size(number)) == number
 
 
 plain = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=20)
@@ -426,7 +421,7 @@ def test_quotes_comments_and_export_are_understood(tmp_path: Path) -> None:
         "SALESFORCE_CLIENT_ID = 'c0ns#umer'\n"
         'SALESFORCE_CLIENT_SECRET="a\\"b \\\\ #c"   # a quoted one\n'
         "  SYNC_LANES=3\n"
-        "SYNC_DEADLINE=# none\n",
+        "SYNC_DEADLINE=none # none\n",
         encoding="utf-8",
     )
 
