@@ -91,7 +91,8 @@ PRIVATE_KEY_FILE: Final = Setting(
 HOME: Final = Setting(
     "home", "SYNC_HOME", "", path, "folder",
     "State of all nights, on a local disk: ledgers, staged rows, the simulated org",
-    default_told="`.sync_pipeline` beside the nearest `pyproject.toml` above the current folder, else in it",
+    default_told="for the simulated org `.sync_pipeline` beside the nearest `pyproject.toml` above the current folder, else "
+    "in it; a real org needs one",
 )  # fmt: skip
 MAPPING: Final = Setting(
     "mapping", "SYNC_MAPPING", "", path, "file",

@@ -246,7 +246,7 @@ def _private_key(file: Path | None, problems: list[str]) -> Secret | None:
 
 
 def _login_problems(given: Mapping[str, Given], login: str | None) -> list[str]:
-    """What a login lacks, or has too much of."""
+    """What a real org lacks, or has too much of."""
     named = ", ".join(sorted(name for name in given if name.startswith("SALESFORCE_")))
     has_secret, has_key, has_user = (_is_given(s, given) for s in (CLIENT_SECRET, PRIVATE_KEY_FILE, USERNAME))
     problems = []
@@ -271,6 +271,9 @@ def _login_problems(given: Mapping[str, Given], login: str | None) -> list[str]:
             f"{CLIENT_SECRET.variable} is {_lack(CLIENT_SECRET, given)}; set it, or {USERNAME.variable} and "
             f"{PRIVATE_KEY_FILE.variable} for the JWT bearer flow."
         )
+    if not _is_given(HOME, given):
+        # Started from another folder, a night would know nothing of the one before, and the two would load side by side.
+        problems.append(f"{HOME.variable} is {_lack(HOME, given)}; name the folder that keeps the nights of this org.")
     if has_secret and login in SHARED_LOGIN_HOSTS:
         problems.append(f"{LOGIN_URL.variable} is {login}, which takes no client secret; set it to {MY_DOMAIN}.")
     return problems

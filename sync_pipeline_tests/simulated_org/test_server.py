@@ -670,7 +670,7 @@ def test_the_command_prints_the_settings_serves_and_ends_with_a_signal(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline().strip() for _ in range(3)]
+            lines = [process.stdout.readline().strip() for _ in range(4)]
             settings = dict(line.split("=", 1) for line in lines)
             with httpx.Client(base_url=settings["SALESFORCE_LOGIN_URL"], trust_env=False) as client:
                 token = logged_in(client, settings["SALESFORCE_CLIENT_ID"], settings["SALESFORCE_CLIENT_SECRET"])
@@ -680,6 +680,7 @@ def test_the_command_prints_the_settings_serves_and_ends_with_a_signal(
             process.kill()
 
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", settings["SALESFORCE_LOGIN_URL"])
+    assert settings["SYNC_HOME"] == f"{folder}_nights"
     assert (settings["SALESFORCE_CLIENT_ID"], settings["SALESFORCE_CLIENT_SECRET"]) == (client_id, secret)
     assert token["instance_url"] == settings["SALESFORCE_LOGIN_URL"]
     assert (process.returncode, out) == (code, "")
