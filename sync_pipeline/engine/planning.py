@@ -22,6 +22,7 @@ from sync_pipeline.domain.mapping import TargetObject
 from sync_pipeline.domain.night import NightEntry
 from sync_pipeline.domain.plan import Forecast, Plan, PlannedRange, SourceProfile
 from sync_pipeline.domain.policy import OtherLoads, Policy, Verify
+from sync_pipeline.domain.types import check_mapping
 from sync_pipeline.engine.boundaries import SPLIT_ABOVE, chosen, merged, with_candidates
 from sync_pipeline.engine.duplicates import SCHEMA as NO_GROUPS
 from sync_pipeline.engine.equality import folds_case
@@ -90,12 +91,11 @@ def plan_night(walls: Walls, *, plan_id: str) -> tuple[Plan, pl.DataFrame]:
 def survey(walls: Walls) -> TargetObject:
     """Holds the mapping against both sides and returns the target as described; three calls, nothing is written.
 
-    Raises ``MappingError`` when source or target lack what the mapping names, another ``UserError`` when the login or
-    its rights do not suffice.
+    Raises ``MappingError`` when source or target lack what the mapping names or a pair of types cannot be carried
+    faithfully, another ``UserError`` when the login or its rights do not suffice.
     """
     target = walls.soql.describe()
-    walls.mapping.check_target(target)
-    walls.mapping.check_source(walls.data_cloud.columns())
+    check_mapping(walls.mapping, walls.data_cloud.columns(), target)
     return target
 
 
