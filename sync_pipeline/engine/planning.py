@@ -48,6 +48,8 @@ STATEMENT_CALLS: Final = 3
 """Submit, one look, delete."""
 SURVEY_CALLS: Final = 1 + 2 + 1 + 3
 """Describe, the columns of the source, the org's limits, and who else is at work."""
+COLUMN_CALLS: Final = 2
+"""A run that asks the source for the types of its columns: submit and delete."""
 COUNT_CALLS: Final = 1
 """How many rows the target holds."""
 RECORD_KB: Final = 2
@@ -276,7 +278,7 @@ def _api_calls(counts: Sequence[int], *, columns: int, policy: Policy) -> int:
     page_rows = max(min(policy.page_rows, PAGE_BYTES // (columns * VALUE_BYTES)), 1)
     calls = SURVEY_CALLS + COUNT_CALLS + 6 * STATEMENT_CALLS  # the statements of make_plan, and the rows without a key
     for rows in counts:
-        calls += 1 + STATEMENT_CALLS + math.ceil(rows / page_rows)
+        calls += 1 + COLUMN_CALLS + STATEMENT_CALLS + math.ceil(rows / page_rows)
     calls += len(_parts(counts, policy)) * (JOB_CALLS + JOB_POLLS)
     if policy.verify is Verify.COUNTS:
         return calls + len(counts)

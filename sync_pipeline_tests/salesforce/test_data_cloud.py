@@ -427,7 +427,8 @@ def test_duplicates_are_the_keys_that_the_target_takes_for_one_row(written: list
         if key is not None and (matched := as_matched(key, fold_case=fold_case)) and groups[matched] > 1:
             _, number, _ = expected.get(key, (matched, 0, ""))
             expected[key] = (matched, number + 1, place)
-    best = {matched: max(tie or "" for other, _, tie in expected.values() if other == matched) for matched in groups}
+    ties = [(matched, tie or "") for matched, _, tie in expected.values()]
+    best = {matched: max(tie for other, tie in ties if other == matched) for matched, _ in ties}
     assert {key: (matched, number, tie) for key, matched, number, tie, _ in found.iter_rows()} == expected
     assert found["best"].to_list() == [best[matched] for matched in found["matched"]]
     assert found.height == len(expected)
