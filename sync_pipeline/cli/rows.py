@@ -139,7 +139,9 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> int:
         _show_rows(terminal, f"org {mapping.target_object}", present)
     rejections = refused(source, mapping, target, groups)
     # A row that another one stands for is not what keeps the key from the org.
-    for code, message, column in rejections.filter(~pl.col("set_aside")).select("code", "message", "column").iter_rows():
+    for code, message, column in (
+        rejections.filter(~pl.col("set_aside")).select("code", "message", "column").iter_rows()
+    ):
         terminal.print(f"The source row cannot be sent: {printable(message)} ({code}, column {column}).")
     places = pl.int_range(source.height, dtype=pl.UInt32, eager=True)
     sent = source.filter(~places.is_in(rejections.filter("set_aside")["index"].implode()))

@@ -104,8 +104,6 @@ GROUPS: Final = frozenset(KEY_FORMS)
 """Types of which equal values have equal texts, and that can name a parent."""
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class SourceColumn:
     """A column of the source by its SQL type, and the form in which its values are read."""
@@ -171,7 +169,11 @@ def _reasons(mapping: Mapping, column: str, written: str) -> list[str]:
     """Why a column of the SQL type that is ``written`` so cannot be read for what it is mapped to."""
     kind = sql_type(written)
     if kind is None:
-        told = f"of SQL type '{written}', which is not known here" if written else "of a type that Data Cloud does not name"
+        told = (
+            f"of SQL type '{written}', which is not known here"
+            if written
+            else "of a type that Data Cloud does not name"
+        )
         return [f"'{column}' is {told}"]
     refused = []
     if column == mapping.source_key and kind not in KEY_FORMS:

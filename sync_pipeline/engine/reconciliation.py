@@ -586,9 +586,7 @@ class _Measuring:
         came = sum(self._source_now[planned.place] - self._staged[planned.place] for planned in moved)
         self._on_event(f"the source has moved in {len(moved)} ranges ({came:+d} rows); reading their keys again")
         named, gone = Counter[str](), 0
-        for frame in movement.moved_keys(
-            self._walls, moved, self._staged_keys, self._folder / "moved", self._equality
-        ):
+        for frame in movement.moved_keys(self._walls, moved, self._staged_keys, self._folder / "moved", self._equality):
             is_counted = frame["key"].is_in(self._gone.implode())
             gone += int(is_counted.sum())
             for (what,), rows in frame.filter(~is_counted).group_by("movement"):

@@ -254,7 +254,11 @@ def _date_checks(text: pl.Expr, date: pl.Expr) -> tuple[pl.Expr, list[tuple[str,
     does_not_fit = text.is_not_null() & ~fits.fill_null(False)
     is_instant = text.str.contains(r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}")
     is_midnight = text.str.contains(r"[ T]00:00(?::00(?:\.0*)?)?(?:Z|\+00(?::?00)?)?$")
-    return does_not_fit, [(TIME_OF_DAY, is_instant & ~is_midnight), (UNREADABLE, ~is_iso), (IMPOSSIBLE_DATE, does_not_fit)]
+    return does_not_fit, [
+        (TIME_OF_DAY, is_instant & ~is_midnight),
+        (UNREADABLE, ~is_iso),
+        (IMPOSSIBLE_DATE, does_not_fit),
+    ]
 
 
 def _instant(text: pl.Series) -> pl.Series:
