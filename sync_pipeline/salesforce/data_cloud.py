@@ -508,8 +508,9 @@ class DataCloud:
         return bare if column.type is SqlType.TEXT else f"CAST({_in_form(bare, column)} AS VARCHAR)"
 
     def _text(self, name: str) -> str:
-        """What a statement selects of a column, still to be cast to VARCHAR."""
-        return _in_form(f"s.{_quoted(name)}", self._read[name])
+        """What a statement selects of a column, still to be cast to VARCHAR; one that is not mapped as it is."""
+        bare, column = f"s.{_quoted(name)}", self._read.get(name)
+        return bare if column is None else _in_form(bare, column)
 
     def _tie_text(self, expression: str) -> str:
         """A tie-breaker's value in the form in which a page has it."""
@@ -579,7 +580,8 @@ def _in_form(expression: str, column: SourceColumn) -> str:
             day = f"CAST({instant} AS DATE)"
             return f"CASE WHEN {instant} = CAST({day} AS TIMESTAMP) THEN CAST({day} AS VARCHAR) ELSE {text} END"
         case Form.MIDNIGHT:
-            return f"CAST({expression} AS TIMESTAMP)"
+            # Hyper takes a column that is cast to a timestamp and on to text for the date that it was.
+            return f"{text} || ' 00:00:00'"
 
 
 def _cast(columns: Mapping[str, str]) -> str:
