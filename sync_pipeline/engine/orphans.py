@@ -22,7 +22,7 @@ from sync_pipeline.domain.ledger import IngestJob, JobState
 from sync_pipeline.domain.plan import Plan, new_plan_id
 from sync_pipeline.domain.policy import Verify
 from sync_pipeline.engine.budget import check_calls
-from sync_pipeline.engine.equality import Equality
+from sync_pipeline.engine.equality import Equality, folds_case
 from sync_pipeline.engine.planning import make_plan
 from sync_pipeline.engine.reconciliation import measure
 from sync_pipeline.engine.walls import Walls
@@ -151,13 +151,15 @@ def _no_night(walls: Walls) -> Iterator[None]:
 def _archived(walls: Walls, orphans: Orphans, archive: Path) -> tuple[pl.Series, int]:
     """Writes down the rows that are orphans still, and gives their ids and how many keys are none any more."""
     ids: list[pl.Series] = [pl.Series("Id", [], dtype=pl.String)]
-    equality = Equality(walls.mapping, walls.soql.describe())
+    target = walls.soql.describe()
+    equality, fold_case = Equality(walls.mapping, target), folds_case(walls.mapping, target)
     spared = 0
     descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         for frame in rows_of(walls, orphans):
             keys = frame[walls.mapping.target_key]
-            back = walls.data_cloud.rows_named(keys.to_list())[walls.mapping.source_key]
+            # The source may write a key otherwise than the org has it, and it is the org's row all the same.
+            back = walls.data_cloud.rows_named(keys.to_list(), fold_case=fold_case)[walls.mapping.source_key]
             is_back = equality.matched(keys).is_in(equality.matched(back).implode())
             spared += int(is_back.sum())
             kept = frame.filter(~is_back)
