@@ -281,13 +281,18 @@ class DataCloud:
         """All rows of the named keys, compared as the source writes them; columns as in a page, in no order."""
         return self._rows_by(self._key, list(dict.fromkeys(keys)))
 
-    def rows_named(self, keys: Sequence[str]) -> pl.DataFrame:
-        """All rows that become rows of the named keys, because the source writes them so or with blanks at both ends."""
+    def rows_named(self, keys: Sequence[str], *, fold_case: bool = False) -> pl.DataFrame:
+        """All rows that become rows of the named keys, because the source writes them so or with blanks at both ends.
+
+        ``fold_case``: a key that is not written as it is named is looked for in any letter case.
+        """
         found = self.rows_of(keys)
         # Only a key that is not written as it is named costs a look at every row of the source.
         written = set(found.get_column(self._columns[0]))
         others = [key for key in dict.fromkeys(keys) if key not in written]
-        return pl.concat([found, self._rows_by(f"TRIM(BOTH {BLANKS} FROM {self._key})", others)])
+        if fold_case:
+            others = list(dict.fromkeys(key.lower() for key in others))
+        return pl.concat([found, self._rows_by(self._matched(fold_case=fold_case), others)])
 
     def _rows_by(self, expression: str, values: Sequence[str]) -> pl.DataFrame:
         frames = [pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))]
