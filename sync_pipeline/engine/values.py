@@ -42,6 +42,7 @@ PLAIN_NUMBER: Final = r"^(?:0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9])$"
 
 NULL_KEY: Final = "NULL_KEY"
 ODD_KEY: Final = "ODD_KEY"
+INEXACT_KEY: Final = "INEXACT_KEY"
 BLANK_KEY: Final = "BLANK_KEY"
 TOO_LONG: Final = "TOO_LONG"
 TOO_PRECISE: Final = "TOO_PRECISE"
@@ -54,6 +55,7 @@ REQUIRED_NULL: Final = "REQUIRED_NULL"
 SENTENCES: Final = {
     NULL_KEY: "the key is null",
     BLANK_KEY: "the key is blank",
+    INEXACT_KEY: "the key has more than 15 digits, of which the org does not tell every two numbers apart",
     ODD_KEY: "the key is no number in plain form, so that the org would match it with another spelling",
     TOO_LONG: "the text is longer than the field",
     TOO_PRECISE: "the number has more decimals than the field",
@@ -220,7 +222,7 @@ def _key_checks(mapping: Mapping, described: TargetField) -> _Checks:
         is_plain = key.str.contains(PLAIN_NUMBER)
         digits = key.str.replace_all("[^0-9]", "").str.strip_chars_start("0").str.len_bytes()
         _, of_numbers = _number_checks(key, key.cast(_decimal(described), strict=False), described)
-        breaches += [*of_numbers, (TOO_PRECISE, digits > KEY_DIGITS), (ODD_KEY, ~is_plain)]
+        breaches += [*of_numbers, (INEXACT_KEY, digits > KEY_DIGITS), (ODD_KEY, ~is_plain)]
         return _Checks(mapping.source_key, missing | pl.any_horizontal(broken for _, broken in breaches), breaches)
     breaches.append((TOO_LONG, _is_longer(key, described.length)))
     return _Checks(mapping.source_key, missing | _may_be_longer(key, described.length), breaches)
