@@ -11,6 +11,7 @@ from functools import partial
 from sync_pipeline.cli.terminal import Terminal, printable
 from sync_pipeline.domain.errors import SyncError
 from sync_pipeline.domain.mapping import load_mapping
+from sync_pipeline.domain.types import check_source
 from sync_pipeline.engine.equality import folds_case
 from sync_pipeline.engine.planning import other_jobs
 from sync_pipeline.engine.walls import Walls
@@ -141,8 +142,11 @@ def _night(walls: Walls) -> str:
 
 def _source(walls: Walls) -> str:
     columns = walls.data_cloud.columns()
-    walls.mapping.check_source(columns)
-    return f"{walls.mapping.source_object} has all {len(walls.mapping.source_columns)} columns of the mapping"
+    check_source(walls.mapping, columns)
+    return (
+        f"{walls.mapping.source_object} has all {len(walls.mapping.source_columns)} columns of the mapping, "
+        "of types that can be read"
+    )
 
 
 def _target(walls: Walls) -> str:

@@ -1,7 +1,8 @@
 """The field table: which source column goes into which target field, and what a null means.
 
 The mapping is a TOML file so that another object or another field is an edit, not code. ``TargetObject`` is what the
-org's describe call says of the other side; ``Mapping.check_target`` holds the two against each other before a night.
+org's describe call says of the other side; ``Mapping.check_target`` holds the two against each other before a night,
+``types.py`` the mapping against the source.
 """
 
 from __future__ import annotations
@@ -153,16 +154,6 @@ class Mapping:
     def digest(self) -> str:
         """16 hex digits that change with any change of meaning; a night belongs to one digest."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-
-    def check_source(self, columns: AnyMapping[str, str]) -> None:
-        """Raises ``MappingError`` when the source object lacks a mapped column. ``columns`` is name to SQL type."""
-        known = {name.lower() for name in columns}
-        missing = [name for name in self.source_columns if name.lower() not in known]
-        if missing:
-            raise MappingError(
-                f"The source object {self.source_object} has no column {', '.join(missing)}.",
-                hint=f"It has: {', '.join(sorted(columns))}. Correct the mapping (SYNC_MAPPING).",
-            )
 
     def check_target(self, target: TargetObject) -> None:
         """Raises ``MappingError`` when the target cannot take what the mapping sends, naming every reason."""

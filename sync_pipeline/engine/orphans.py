@@ -167,6 +167,7 @@ def _archived(walls: Walls, orphans: Orphans, archive: Path) -> tuple[pl.Series,
     with os.fdopen(descriptor, "wb") as file:
         for frame in rows_of(walls, orphans):
             keys = frame[walls.mapping.target_key]
+            # The source may write a key otherwise than the org has it, and it is the org's row all the same.
             named = walls.data_cloud.rows_named(equality.as_source(keys), fold_case=equality.folds_case)
             back = named[walls.mapping.source_key]
             is_back = equality.matched(keys).is_in(equality.matched(back).implode())

@@ -49,6 +49,7 @@ TOO_PRECISE: Final = "TOO_PRECISE"
 TOO_LARGE: Final = "TOO_LARGE"
 UNREADABLE: Final = "UNREADABLE"
 IMPOSSIBLE_DATE: Final = "IMPOSSIBLE_DATE"
+TIME_OF_DAY: Final = "TIME_OF_DAY"
 RESERVED_TEXT: Final = "RESERVED_TEXT"
 REQUIRED_NULL: Final = "REQUIRED_NULL"
 
@@ -61,6 +62,7 @@ SENTENCES: Final = {
     TOO_PRECISE: "the number has more decimals than the field",
     TOO_LARGE: "the number has more digits than the field",
     UNREADABLE: "the value is not of the field's type",
+    TIME_OF_DAY: "the value has a time of day other than midnight UTC, which a date field cannot keep",
     IMPOSSIBLE_DATE: "the date or time does not exist or lies outside of the years 1700 to 4000",
     RESERVED_TEXT: "the text #N/A cannot be sent: Bulk API takes it for null",
     REQUIRED_NULL: "the field is required, but the source has no value",
@@ -276,7 +278,13 @@ def _date_checks(text: pl.Expr, date: pl.Expr) -> tuple[pl.Expr, list[tuple[str,
     is_iso = text.str.contains(ISO_DATE)
     fits = is_iso & date.dt.year().is_between(DATE_FIRST, DATE_LAST)
     does_not_fit = text.is_not_null() & ~fits.fill_null(False)
-    return does_not_fit, [(UNREADABLE, ~is_iso), (IMPOSSIBLE_DATE, does_not_fit)]
+    is_instant = text.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}")
+    is_midnight = text.str.contains(r"[ T]00:00(?::00(?:\.0*)?)?(?:Z|\+00(?::?00)?)?$")
+    return does_not_fit, [
+        (TIME_OF_DAY, is_instant & ~is_midnight),
+        (UNREADABLE, ~is_iso),
+        (IMPOSSIBLE_DATE, does_not_fit),
+    ]
 
 
 def _instant_checks(text: pl.Expr, instant: pl.Expr) -> tuple[pl.Expr, list[tuple[str, pl.Expr]]]:

@@ -20,6 +20,8 @@ from sync_pipeline.simulated_org.app import OrgTransport
 from sync_pipeline.simulated_org.seed import seed
 from sync_pipeline.simulated_org.server import running
 from sync_pipeline.simulated_org.state import Org
+from sync_pipeline_tests.contract.hyper import Hyper
+from sync_pipeline_tests.contract.hyper import running as hyper_running
 
 VERSION = "66.0"
 ROWS = 5_000
@@ -122,3 +124,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Org]
     seed(org, ROWS)
     with running(org) as url:
         yield url, org
+
+
+@pytest.fixture(scope="session")
+def hyper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hyper]:
+    """The real engine behind Data Cloud SQL."""
+    with hyper_running(tmp_path_factory.mktemp("hyper")) as engine:
+        yield engine

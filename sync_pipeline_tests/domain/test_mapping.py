@@ -218,30 +218,6 @@ def test_a_mapping_that_cannot_be_read_names_its_file(tmp_path: Path) -> None:
         assert str(file) in refusal.value.message
 
 
-# held against the source
-
-
-def test_source_columns_are_found_whatever_their_letter_case() -> None:
-    parse_mapping(SOUND).check_source(
-        {"ID__C": "VARCHAR", "Name__c": "VARCHAR", "account__c": "VARCHAR", "More__c": "DATE"}
-    )
-
-
-def test_every_missing_source_column_is_named_with_those_that_are_there() -> None:
-    with pytest.raises(MappingError) as refusal:
-        parse_mapping(SOUND).check_source({"Id__c": "VARCHAR", "Nom__c": "VARCHAR"})
-
-    assert "Src__dlm has no column Name__c, Account__c" in refusal.value.message
-    assert "Nom__c" in refusal.value.hint
-
-
-def test_a_tie_breaker_must_be_a_column_too() -> None:
-    mapping = replace(parse_mapping(SOUND), tie_breaker="Changed__c")
-
-    with pytest.raises(MappingError, match="Changed__c"):
-        mapping.check_source({"Id__c": "VARCHAR", "Name__c": "VARCHAR", "Account__c": "VARCHAR"})
-
-
 # held against the target
 
 

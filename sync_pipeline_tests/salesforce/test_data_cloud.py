@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as AnyMapping
 from functools import cache
 from itertools import count, cycle, pairwise
 from typing import Any, Literal
@@ -53,7 +54,7 @@ WITHOUT_TIES = Mapping(OBJECT, "ExternalId__c", "Opportunity", "External_ID__c",
 WHOLE = KeyRange()
 
 HOSTILE = [
-    "", " ", "'", "''", '"', ";", "--", "/*", ":after", "$1", "%", "\\", "a", "A", " a", "a ", "a\t", "\r\n", "\x00",
+    "", " ", "'", "''", '"', ";", "--", "/*", ":p_after", "$1", "%", "\\", "a", "A", " a", "a ", "a\t", "\r\n", "\x00",
     "' OR '1'='1", "é", "e\u0301", "ß", "\u2028", "\ue000", "\uffff", "\U0001f600", "\U0010ffff",
 ]  # fmt: skip
 keys = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=4), st.text(alphabet="ab", max_size=2))
@@ -205,7 +206,9 @@ def cloud(
     deadline_seconds: float = 1800.0,
     equal_rows_max: int = 100_000,
     run_id: str = "20260101T020000.000000Z",
+    columns: AnyMapping[str, str] | None = None,
 ) -> DataCloud:
+    """Over a source of text columns, unless other ``columns`` are told or, when there are none, are to be asked for."""
     return DataCloud(
         wire.session,
         mapping,
@@ -214,6 +217,7 @@ def cloud(
         deadline_seconds=deadline_seconds,
         equal_rows_max=equal_rows_max,
         run_id=run_id,
+        columns=dict.fromkeys(mapping.source_columns, "Varchar") if columns is None else columns or None,
     )
 
 
@@ -423,9 +427,14 @@ def test_duplicates_are_the_keys_that_the_target_takes_for_one_row(written: list
         if key is not None and (matched := as_matched(key, fold_case=fold_case)) and groups[matched] > 1:
             _, number, _ = expected.get(key, (matched, 0, ""))
             expected[key] = (matched, number + 1, place)
-    assert {key: (matched, number, tie) for key, matched, number, tie in found.iter_rows()} == expected
+    ties = [(matched, tie or "") for matched, _, tie in expected.values()]
+    best = {matched: max(tie for other, tie in ties if other == matched) for matched, _ in ties}
+    assert {key: (matched, number, tie) for key, matched, number, tie, _ in found.iter_rows()} == expected
+    assert found["best"].to_list() == [best[matched] for matched in found["matched"]]
     assert found.height == len(expected)
-    assert found.schema == {"key": pl.String, "matched": pl.String, "rows": pl.Int64, "tie": pl.String}
+    assert found.schema == {
+        "key": pl.String, "matched": pl.String, "rows": pl.Int64, "tie": pl.String, "best": pl.String
+    }  # fmt: skip
 
 
 @given(st.lists(st.one_of(st.none(), keys), max_size=40), st.integers(1, 12))
@@ -511,7 +520,7 @@ def test_more_values_than_the_org_counts_by_are_refused() -> None:
 
 
 def test_more_duplicates_than_can_be_kept_in_mind_are_refused() -> None:
-    page = [["key", "key", "2", None]] * 100_000
+    page = [["key", "key", "2", None, None]] * 100_000
     status = {"queryId": "q", "completionStatus": "Finished", "rowCount": 300_000}
     content = json.dumps({"data": page, "status": status}).encode()
     wire = Wire(lambda request: httpx.Response(200, content=content, headers={"Content-Type": "application/json"}))
@@ -531,7 +540,7 @@ def test_a_count_that_is_asked_for_twice_is_never_answered_from_a_cache() -> Non
         data_cloud.count(WHOLE)
 
     assert len({sql for sql, _ in source.statements}) == 1
-    assert len({parameters["run_id"] for _, parameters in source.statements}) == 4
+    assert len({parameters["p_run"] for _, parameters in source.statements}) == 4
 
 
 @given(st.lists(keys, min_size=2, max_size=2, unique=True).map(sorted), st.text(min_size=1, max_size=6))
@@ -561,7 +570,7 @@ def test_no_value_ever_stands_in_a_statement(bounds: list[str], run_id: str) -> 
 # the texts of statements
 
 
-RUN = ":run_id = :run_id"
+RUN = ":p_run = :p_run"
 COLUMNS = (
     'CAST(s."ExternalId__c" AS VARCHAR) AS "ExternalId__c", CAST(s."Name__c" AS VARCHAR) AS "Name__c", '
     'CAST(s."Place__c" AS VARCHAR) AS "Place__c"'
@@ -574,12 +583,12 @@ ORDER = 'ORDER BY s."ExternalId__c", s."Place__c"'
     ("key_range", "condition", "parameters"),
     [
         (KeyRange(None, None), "(1 = 1)", {}),
-        (KeyRange(None, "m"), '(s."ExternalId__c" <= :through)', {"through": "m"}),
-        (KeyRange("m", None), '(s."ExternalId__c" > :after)', {"after": "m"}),
+        (KeyRange(None, "m"), '(s."ExternalId__c" <= :p_through)', {"p_through": "m"}),
+        (KeyRange("m", None), '(s."ExternalId__c" > :p_after)', {"p_after": "m"}),
         (
             KeyRange("a", "m"),
-            '(s."ExternalId__c" > :after AND s."ExternalId__c" <= :through)',
-            {"after": "a", "through": "m"},
+            '(s."ExternalId__c" > :p_after AND s."ExternalId__c" <= :p_through)',
+            {"p_after": "a", "p_through": "m"},
         ),
     ],
 )
@@ -590,7 +599,7 @@ def test_a_range_is_read_by_one_ordered_statement(
     list(over(source, run_id="night")[1].read(key_range))
 
     assert source.statements == [
-        (f"SELECT {COLUMNS} {FROM} {condition} AND {RUN} {ORDER}", {**parameters, "run_id": "night-1"})
+        (f"SELECT {COLUMNS} {FROM} {condition} AND {RUN} {ORDER}", {**parameters, "p_run": "night-1"})
     ]
 
 
@@ -603,7 +612,7 @@ def test_first_next_and_resumed_statement_are_of_one_shape() -> None:
 
     assert len(source.statements) == 4
     assert len({sql for sql, _ in source.statements}) == 1
-    assert [parameters["after"] for _, parameters in source.statements] == ["a", "b", "m", "c"]
+    assert [parameters["p_after"] for _, parameters in source.statements] == ["a", "b", "m", "c"]
 
 
 def test_no_statement_has_an_offset_and_none_that_reads_rows_has_a_limit() -> None:
@@ -802,7 +811,7 @@ def test_a_result_that_is_gone_is_read_on_by_key() -> None:
     assert rows_in(list(data_cloud.read(WHOLE, Cursor("a", "node_of_yesterday", 1)))) == rows[1:]
 
     assert [method for method, _ in wire.sent] == ["GET", "POST", "DELETE"]
-    assert source.statements[0][1]["after"] == "a"
+    assert source.statements[0][1]["p_after"] == "a"
 
 
 def test_a_result_with_fewer_rows_than_were_read_of_it_is_another_one() -> None:
