@@ -18,6 +18,8 @@ SOAP_TYPES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 LONG_TEXT: Final = 255
 """A text area longer than this can be read, but not filtered, sorted or grouped by."""
+AREAS: Final = ("plaintextarea", "richtextarea")
+"""What describe says of a text area: plain text, or markup."""
 LOADED_BY_NOBODY: Final = ("Organization", "OpportunityStage", "CronTrigger", "AsyncApexJob")
 """Objects whose rows the org itself keeps."""
 
@@ -112,9 +114,9 @@ def described_field(found: Field) -> dict[str, Any]:
     return {
         "aggregatable": not is_long and found.type != "boolean",
         "aiPredictionField": False,
-        "autoNumber": False,
+        "autoNumber": found.auto_number,
         "byteLength": found.length * 3 if found.type not in ("id", "reference") else found.length,
-        "calculated": False,
+        "calculated": found.calculated,
         "calculatedFormula": None,
         "cascadeDelete": False,
         "caseSensitive": found.case_sensitive,
@@ -131,13 +133,13 @@ def described_field(found: Field) -> dict[str, Any]:
         "displayLocationInDecimal": False,
         "encrypted": False,
         "externalId": found.external_id,
-        "extraTypeInfo": "plaintextarea" if found.type == "textarea" else None,
+        "extraTypeInfo": AREAS[found.rich_text] if found.type == "textarea" else None,
         "filterable": not is_long,
         "filteredLookupInfo": None,
         "formulaTreatNullNumberAsZero": False,
         "groupable": is_groupable,
         "highScaleNumber": False,
-        "htmlFormatted": False,
+        "htmlFormatted": found.rich_text,
         "idLookup": found.id_lookup,
         "inlineHelpText": None,
         "label": found.label,

@@ -30,7 +30,10 @@ DTYPES: Final[Mapping[str, pl.DataType]] = {
 
 @dataclass(frozen=True)
 class Field:
-    """One field as describe shows it. ``digits`` is the length of an int, ``length`` that of a text."""
+    """One field as describe shows it. ``digits`` is the length of an int, ``length`` that of a text.
+
+    An auto-number and a formula can only be read; nothing works their values out.
+    """
 
     name: str
     type: str
@@ -48,8 +51,16 @@ class Field:
     unique: bool = False
     case_sensitive: bool = False
     restricted_picklist: bool = False
+    auto_number: bool = False
+    calculated: bool = False
+    rich_text: bool = False
     picklist: tuple[str, ...] = ()
     reference_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.auto_number or self.calculated:
+            object.__setattr__(self, "createable", False)
+            object.__setattr__(self, "updateable", False)
 
     @property
     def dtype(self) -> pl.DataType:
