@@ -120,7 +120,7 @@ class DataCloud:
     def profile(self, *, fold_case: bool) -> SourceProfile:
         """What the source holds, by one statement. ``fold_case``: the target does not tell letter case apart."""
         matched = self._matched(fold_case=fold_case)
-        parameters: dict[str, str] = {}
+        parameters = _Parameters()
         columns = {
             "rows": "count(*)",
             "keys": "count(t.k)",
@@ -130,7 +130,7 @@ class DataCloud:
             "min_key": "min(t.k)",
             "max_key": "max(t.k)",
         }
-        keys = f"SELECT {self._key} AS k, {matched} AS matched {self._source(parameters)}"
+        keys = f"SELECT {_named({'k': self._key, 'matched': matched})} {self._source(parameters)}"
         sql = f"SELECT {_cast(columns)} FROM ({keys}) AS t"
         row = self._row(Statement(sql, parameters, tuple(columns)))
         rows = int(row["rows"])
@@ -153,9 +153,10 @@ class DataCloud:
         tiles = round(rows / rows_per_range)
         if rows <= 1.5 * rows_per_range or tiles < 2:
             return []
-        parameters: dict[str, str] = {}
+        parameters = _Parameters()
         source = self._source(parameters, f"{self._key} IS NOT NULL")
-        tiled = f"SELECT {self._key} AS k, ntile({tiles}) OVER (ORDER BY {self._key}) AS tile {source}"
+        tile = f"ntile({tiles}) OVER (ORDER BY {self._key})"
+        tiled = f"SELECT {_named({'k': self._key, 'tile': tile})} {source}"
         last = _cast({"last": "max(t.k)"})
         sql = f"SELECT {last} FROM ({tiled}) AS t GROUP BY t.tile ORDER BY max(t.k)"
         last_keys: list[str] = self._table(Statement(sql, parameters, ("last",))).get_column("last").to_list()
@@ -168,12 +169,12 @@ class DataCloud:
 
         The ranges must not overlap.
         """
-        parameters: dict[str, str] = {}
+        parameters = _Parameters()
         cases = " ".join(
             f"WHEN {self._within(key_range, parameters, suffix=str(place), with_null_keys=key_range.is_first)} THEN {place}"
             for place, key_range in enumerate(ranges)
         )
-        placed = f"SELECT CASE {cases} ELSE -1 END AS place {self._source(parameters)}"
+        placed = f"SELECT {_named({'place': f'CASE {cases} ELSE -1 END'})} {self._source(parameters)}"
         sql = f"SELECT {_cast({'place': 't.place', 'n': 'count(*)'})} FROM ({placed}) AS t GROUP BY t.place"
         table = self._table(Statement(sql, parameters, ("place", "n")))
         counted = {int(place): int(n) for place, n in table.iter_rows()}
@@ -181,7 +182,7 @@ class DataCloud:
 
     def count(self, key_range: KeyRange) -> int:
         """Rows of one range; the first range counts rows without a key too."""
-        parameters: dict[str, str] = {}
+        parameters = _Parameters()
         where = self._within(key_range, parameters, suffix="", with_null_keys=key_range.is_first)
         sql = f"SELECT {_cast({'n': 'count(*)'})} {self._source(parameters, where)}"
         return int(self._row(Statement(sql, parameters, ("n",)))["n"])
@@ -193,15 +194,14 @@ class DataCloud:
         (its greatest tie-breaker, as text, or null). Blank keys are left out: they are refused one by one. Raises
         ``PlanRefused`` for more than 200,000 such keys.
         """
-        parameters: dict[str, str] = {}
+        parameters = _Parameters()
         matched = self._matched(fold_case=fold_case)
         is_matched = f"{matched} <> ''"
         tie = "NULL" if self._tie_breaker is None else f"max(s.{_quoted(self._tie_breaker)})"
-        grouped = (
-            f"SELECT {self._key} AS k, {matched} AS matched, count(*) AS n, CAST({tie} AS VARCHAR) AS tie "
-            f"{self._source(parameters, is_matched)} GROUP BY {self._key}"
-        )
-        totalled = f"SELECT g.*, sum(g.n) OVER (PARTITION BY g.matched) AS total FROM ({grouped}) AS g"
+        groups = {"k": self._key, "matched": matched, "n": "count(*)", "tie": f"CAST({tie} AS VARCHAR)"}
+        grouped = f"SELECT {_named(groups)} {self._source(parameters, is_matched)} GROUP BY {self._key}"
+        total = _named({"total": "sum(g.n) OVER (PARTITION BY g.matched)"})
+        totalled = f"SELECT g.*, {total} FROM ({grouped}) AS g"
         columns = {"key": "t.k", "matched": "t.matched", "rows": "t.n", "tie": "t.tie"}
         sql = f"SELECT {_cast(columns)} FROM ({totalled}) AS t WHERE t.total > 1 ORDER BY t.matched, t.k"
         frames = [pl.DataFrame(schema=dict.fromkeys(columns, pl.String))]
@@ -219,10 +219,11 @@ class DataCloud:
 
         Raises ``RequestRefused`` for more than 2,000 values.
         """
-        parameters: dict[str, str] = {}
+        parameters = _Parameters()
         trimmed = f"TRIM(BOTH {BLANKS} FROM CAST(s.{_quoted(column)} AS VARCHAR))"
         source = self._source(parameters, f"{self._key} IS NOT NULL")
-        grouped = f"SELECT coalesce({trimmed}, '') AS v, count(*) AS n {source} GROUP BY coalesce({trimmed}, '')"
+        value = f"coalesce({trimmed}, '')"
+        grouped = f"SELECT {_named({'v': value, 'n': 'count(*)'})} {source} GROUP BY {value}"
         columns = {"value": "t.v", "n": "t.n"}
         sql = f"SELECT {_cast(columns)} FROM ({grouped}) AS t ORDER BY t.n DESC LIMIT {VALUES_MAX + 1}"
         table = self._table(Statement(sql, parameters, tuple(columns)))
@@ -265,13 +266,13 @@ class DataCloud:
 
     def read_null_keys(self) -> Iterator[SourcePage]:
         """The rows without a key. Their cursors hold nothing, since no key order leads on from them."""
-        statement = self._rows_where(f"{self._key} IS NULL", {})
+        statement = self._rows_where(f"{self._key} IS NULL", _Parameters())
         for rows in self._stored(statement):
             yield SourcePage(rows.frame, Cursor(None), rows.bytes)
 
     def keys(self, key_range: KeyRange) -> Iterator[pl.Series]:
         """The keys of the range as the source writes them, in no order; null keys are left out."""
-        parameters: dict[str, str] = {}
+        parameters = _Parameters()
         where = self._within(key_range, parameters, suffix="", with_null_keys=False)
         sql = f"SELECT {_cast({'k': self._key})} {self._source(parameters, f'{self._key} IS NOT NULL AND {where}')}"
         for rows in self._stored(Statement(sql, parameters, ("k",))):
@@ -292,8 +293,9 @@ class DataCloud:
     def _rows_by(self, expression: str, values: Sequence[str]) -> pl.DataFrame:
         frames = [pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))]
         for start in range(0, len(values), KEYS_PER_STATEMENT):
-            parameters = {f"k{n}": value for n, value in enumerate(values[start : start + KEYS_PER_STATEMENT])}
-            listed = ", ".join(f":{name}" for name in parameters)
+            parameters = _Parameters()
+            named = values[start : start + KEYS_PER_STATEMENT]
+            listed = ", ".join(parameters.add("key", value, suffix=str(n)) for n, value in enumerate(named))
             frames.append(self._table(self._rows_where(f"{expression} IN ({listed})", parameters)))
         return pl.concat(frames)
 
@@ -304,7 +306,7 @@ class DataCloud:
         rows: Rows | None = None
         offset = 0
         if stored is None:
-            parameters: dict[str, str] = {}
+            parameters = _Parameters()
             where = self._within(rest, parameters, suffix="", with_null_keys=False)
             statement = self._rows_where(f"{self._key} IS NOT NULL AND {where}", parameters, is_ordered=True)
             submitted = self._submit(statement)
@@ -449,15 +451,15 @@ class DataCloud:
 
     # The texts of statements.
 
-    def _source(self, parameters: dict[str, str], where: str = "") -> str:
+    def _source(self, parameters: _Parameters, where: str = "") -> str:
         """``FROM`` and ``WHERE`` over the source object; adds the statement's own parameter, which defeats the result cache."""
         conditions = [where] if where else []
         if self._run_id:
-            parameters["run_id"] = f"{self._run_id}-{next(self._numbers)}"
-            conditions.append(":run_id = :run_id")
+            run = parameters.add("run", f"{self._run_id}-{next(self._numbers)}")
+            conditions.append(f"{run} = {run}")
         return f"{self._from} WHERE {' AND '.join(conditions)}" if conditions else self._from
 
-    def _rows_where(self, where: str, parameters: dict[str, str], *, is_ordered: bool = False) -> Statement:
+    def _rows_where(self, where: str, parameters: _Parameters, *, is_ordered: bool = False) -> Statement:
         """Whole rows; in order of the key and, among equal keys, of the tie-breaker."""
         columns = _cast({name: f"s.{_quoted(name)}" for name in self._columns})
         ties = "" if self._tie_breaker is None else f", s.{_quoted(self._tie_breaker)}"
@@ -469,17 +471,25 @@ class DataCloud:
         trimmed = f"TRIM(BOTH {BLANKS} FROM {self._key})"
         return f"lower({trimmed})" if fold_case else trimmed
 
-    def _within(self, key_range: KeyRange, parameters: dict[str, str], *, suffix: str, with_null_keys: bool) -> str:
+    def _within(self, key_range: KeyRange, parameters: _Parameters, *, suffix: str, with_null_keys: bool) -> str:
         """The one place where a range becomes a comparison: ``after < key <= through``. Adds its parameters."""
         bounds = []
         if key_range.after is not None:
-            parameters[f"after{suffix}"] = key_range.after
-            bounds.append(f"{self._key} > :after{suffix}")
+            bounds.append(f"{self._key} > {parameters.add('after', key_range.after, suffix=suffix)}")
         if key_range.through is not None:
-            parameters[f"through{suffix}"] = key_range.through
-            bounds.append(f"{self._key} <= :through{suffix}")
+            bounds.append(f"{self._key} <= {parameters.add('through', key_range.through, suffix=suffix)}")
         condition = " AND ".join(bounds) or "1 = 1"
         return f"({self._key} IS NULL OR {condition})" if with_null_keys else f"({condition})"
+
+
+class _Parameters(dict[str, str]):
+    """The parameters of one statement, value by name. Here alone a name is made: none that Hyper reads as a keyword."""
+
+    def add(self, word: str, value: str, *, suffix: str = "") -> str:
+        """Adds a value; gives its place in the statement."""
+        name = f"p_{word}{suffix}"
+        self[name] = value
+        return f":{name}"
 
 
 def _quoted(name: str) -> str:
@@ -489,7 +499,12 @@ def _quoted(name: str) -> str:
 
 def _cast(columns: Mapping[str, str]) -> str:
     """A select list of texts: alias to expression."""
-    return ", ".join(f"CAST({expression} AS VARCHAR) AS {_quoted(alias)}" for alias, expression in columns.items())
+    return _named({alias: f"CAST({expression} AS VARCHAR)" for alias, expression in columns.items()})
+
+
+def _named(columns: Mapping[str, str]) -> str:
+    """A select list: alias to expression. An alias is quoted, so that it may be a keyword."""
+    return ", ".join(f"{expression} AS {_quoted(alias)}" for alias, expression in columns.items())
 
 
 def _gone(query_id: str, error: RequestRefused) -> SyncError:

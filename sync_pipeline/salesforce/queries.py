@@ -10,6 +10,7 @@ Query V3: https://developer.salesforce.com/docs/data/data-cloud-query-guide/refe
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,15 +29,26 @@ WAIT_MS = 10_000
 PAGE_BYTES = 20_000_000
 """The most bytes V3 puts into one page."""
 ARROW = "application/vnd.apache.arrow.stream"
+PARAMETER_NAME = re.compile(r"p_[a-z]+[0-9]*")
+"""How every parameter is named. Hyper takes three of four ordinary words for keywords and refuses those as names
+(``:after``, ``:through``, ``:last``, ``:value``: 42601); none of its keywords begins like this."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """SQL text, its named parameters (``:name``), all of them text, and the names of its columns in order."""
+    """SQL text, its named parameters (``:name``), all of them text, and the names of its columns in order.
+
+    Raises ``ValueError`` for a parameter that is not named by ``PARAMETER_NAME``.
+    """
 
     sql: str
     parameters: Mapping[str, str]
     columns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in self.parameters:
+            if not PARAMETER_NAME.fullmatch(name):
+                raise ValueError(f"Hyper might take the parameter name {name!r} for a keyword")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ WITHOUT_TIES = Mapping(OBJECT, "ExternalId__c", "Opportunity", "External_ID__c",
 WHOLE = KeyRange()
 
 HOSTILE = [
-    "", " ", "'", "''", '"', ";", "--", "/*", ":after", "$1", "%", "\\", "a", "A", " a", "a ", "a\t", "\r\n", "\x00",
+    "", " ", "'", "''", '"', ";", "--", "/*", ":p_after", "$1", "%", "\\", "a", "A", " a", "a ", "a\t", "\r\n", "\x00",
     "' OR '1'='1", "é", "e\u0301", "ß", "\u2028", "\ue000", "\uffff", "\U0001f600", "\U0010ffff",
 ]  # fmt: skip
 keys = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=4), st.text(alphabet="ab", max_size=2))
@@ -531,7 +531,7 @@ def test_a_count_that_is_asked_for_twice_is_never_answered_from_a_cache() -> Non
         data_cloud.count(WHOLE)
 
     assert len({sql for sql, _ in source.statements}) == 1
-    assert len({parameters["run_id"] for _, parameters in source.statements}) == 4
+    assert len({parameters["p_run"] for _, parameters in source.statements}) == 4
 
 
 @given(st.lists(keys, min_size=2, max_size=2, unique=True).map(sorted), st.text(min_size=1, max_size=6))
@@ -561,7 +561,7 @@ def test_no_value_ever_stands_in_a_statement(bounds: list[str], run_id: str) -> 
 # the texts of statements
 
 
-RUN = ":run_id = :run_id"
+RUN = ":p_run = :p_run"
 COLUMNS = (
     'CAST(s."ExternalId__c" AS VARCHAR) AS "ExternalId__c", CAST(s."Name__c" AS VARCHAR) AS "Name__c", '
     'CAST(s."Place__c" AS VARCHAR) AS "Place__c"'
@@ -574,12 +574,12 @@ ORDER = 'ORDER BY s."ExternalId__c", s."Place__c"'
     ("key_range", "condition", "parameters"),
     [
         (KeyRange(None, None), "(1 = 1)", {}),
-        (KeyRange(None, "m"), '(s."ExternalId__c" <= :through)', {"through": "m"}),
-        (KeyRange("m", None), '(s."ExternalId__c" > :after)', {"after": "m"}),
+        (KeyRange(None, "m"), '(s."ExternalId__c" <= :p_through)', {"p_through": "m"}),
+        (KeyRange("m", None), '(s."ExternalId__c" > :p_after)', {"p_after": "m"}),
         (
             KeyRange("a", "m"),
-            '(s."ExternalId__c" > :after AND s."ExternalId__c" <= :through)',
-            {"after": "a", "through": "m"},
+            '(s."ExternalId__c" > :p_after AND s."ExternalId__c" <= :p_through)',
+            {"p_after": "a", "p_through": "m"},
         ),
     ],
 )
@@ -590,7 +590,7 @@ def test_a_range_is_read_by_one_ordered_statement(
     list(over(source, run_id="night")[1].read(key_range))
 
     assert source.statements == [
-        (f"SELECT {COLUMNS} {FROM} {condition} AND {RUN} {ORDER}", {**parameters, "run_id": "night-1"})
+        (f"SELECT {COLUMNS} {FROM} {condition} AND {RUN} {ORDER}", {**parameters, "p_run": "night-1"})
     ]
 
 
@@ -603,7 +603,7 @@ def test_first_next_and_resumed_statement_are_of_one_shape() -> None:
 
     assert len(source.statements) == 4
     assert len({sql for sql, _ in source.statements}) == 1
-    assert [parameters["after"] for _, parameters in source.statements] == ["a", "b", "m", "c"]
+    assert [parameters["p_after"] for _, parameters in source.statements] == ["a", "b", "m", "c"]
 
 
 def test_no_statement_has_an_offset_and_none_that_reads_rows_has_a_limit() -> None:
@@ -802,7 +802,7 @@ def test_a_result_that_is_gone_is_read_on_by_key() -> None:
     assert rows_in(list(data_cloud.read(WHOLE, Cursor("a", "node_of_yesterday", 1)))) == rows[1:]
 
     assert [method for method, _ in wire.sent] == ["GET", "POST", "DELETE"]
-    assert source.statements[0][1]["after"] == "a"
+    assert source.statements[0][1]["p_after"] == "a"
 
 
 def test_a_result_with_fewer_rows_than_were_read_of_it_is_another_one() -> None:

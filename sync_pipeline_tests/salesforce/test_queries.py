@@ -30,7 +30,7 @@ from sync_pipeline_tests.salesforce.conftest import (
 
 ID = "MTAuMjIuMTQ4LjE4MTo3NDg0_9c77528b-78b5-a08d-f443-c05dcb8305b7"
 STATEMENT = Statement(
-    'SELECT CAST(s."K" AS VARCHAR) AS "K" FROM "T" AS s WHERE s."K" > :after', {"after": "it's"}, ("K",)
+    'SELECT CAST(s."K" AS VARCHAR) AS "K" FROM "T" AS s WHERE s."K" > :p_after', {"p_after": "it's"}, ("K",)
 )
 CONNECT = "/services/data/v66.0/ssot/query-sql"
 V3 = "/api/v3/query"
@@ -69,6 +69,14 @@ def submit(queries: Queries) -> Submitted:
     return queries.submit(STATEMENT, seconds=1800.0, rows=50_000)
 
 
+@pytest.mark.parametrize(
+    "name", ["after", "through", "k0", "run_id", "p_", "P_after", "p_0", "p_after ", "p_after\n", ""]
+)
+def test_a_parameter_that_the_engine_might_read_as_a_keyword_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="keyword"):
+        Statement(f"SELECT :{name}", {name: "x"}, ("K",))
+
+
 def query_of(request: httpx.Request) -> dict[str, list[str]]:
     return parse_qs(request.url.query.decode())
 
@@ -96,7 +104,7 @@ def test_connect_submits_the_statement_with_its_parameters_apart() -> None:
     assert body_of(wire.requests[0]) == {
         "sql": STATEMENT.sql,
         "rowLimit": 50_000,
-        "sqlParameters": [{"name": "after", "type": "Varchar", "value": "it's"}],
+        "sqlParameters": [{"name": "p_after", "type": "Varchar", "value": "it's"}],
         "querySettings": {"query_timeout": "1800000ms"},
     }
 
@@ -257,7 +265,7 @@ def test_v3_submits_the_statement_with_its_parameters_apart() -> None:
         "sql": STATEMENT.sql,
         "transferMode": "ADAPTIVE",
         "paramStyle": "NAMED",
-        "parameters": [{"name": "after", "type": "varchar", "value": "it's"}],
+        "parameters": [{"name": "p_after", "type": "varchar", "value": "it's"}],
         "settings": {"query_timeout": "1800000ms"},
         "resultRange": {"rowLimit": 50_000, "byteLimit": 20_000_000},
     }
