@@ -19,7 +19,8 @@ import duckdb
 
 from sync_pipeline.simulated_org.source import FOLDER, source_objects
 from sync_pipeline.simulated_org.sql_functions import register
-from sync_pipeline.simulated_org.sql_meaning import CATALOGUE_OIDS, INTERVAL, Meaning, meaning
+from sync_pipeline.simulated_org.sql_meaning import Meaning, meaning
+from sync_pipeline.simulated_org.sql_rules import CATALOGUE_OIDS, INTERVAL
 from sync_pipeline.simulated_org.sql_words import Parameter, SqlError, Style, read_words
 from sync_pipeline.simulated_org.state import Org
 
@@ -61,17 +62,22 @@ def run_statement(
 ) -> None:
     """Runs one SELECT and stores its rows in ``file``, no more than ``rows``. Raises ``SqlError``."""
     statement = read_words(sql, parameters, style)
-    connection = org.remembered("query engine", None, lambda: _engine(org)).cursor()
+    engine = org.remembered("query engine", None, lambda: _engine(org))
+    connection, shapes = engine.cursor(), engine.cursor()
     try:
         objects = source_objects(org)
-        for name, path in objects.items():
+        used = {name: path for name, path in objects.items() if name.lower() in sql.lower()}
+        for name, path in used.items():
+            _make_shape(shapes, name, _columns_of(org, engine, path))
             connection.execute(
                 f"CREATE OR REPLACE TEMP VIEW {_quoted(name)} AS FROM read_parquet({_literal(str(path))})"
             )
         if any(table in statement.text for table in CATALOGUE_OIDS):
-            _make_catalogue(connection, list(objects))
-        found = meaning(connection, statement, frozenset(name.lower() for name in objects))
-        described = connection.execute(f"DESCRIBE {found.text}", dict(statement.values)).fetchall()
+            columns_of = {name: _columns_of(org, engine, path) for name, path in objects.items()}
+            for each in (connection, shapes):
+                _make_catalogue(each, columns_of)
+        found = meaning(shapes, statement, frozenset(name.lower() for name in objects))
+        described = shapes.execute(f"DESCRIBE {found.text}", dict(statement.values)).fetchall()
         columns = [_column(name, kind, place, found) for place, (name, kind, *_) in enumerate(described)]
         copy = (
             f"COPY ({_stored(found, described, rows)}) TO {_literal(str(file))} (FORMAT parquet, COMPRESSION lz4_raw, "
@@ -82,6 +88,24 @@ def run_statement(
         raise _translated(error) from None
     finally:
         connection.close()
+        shapes.close()
+
+
+def _columns_of(org: Org, engine: duckdb.DuckDBPyConnection, path: Path) -> list[tuple[str, str]]:
+    """Columns of a file with their types; a file never changes."""
+
+    def described() -> list[tuple[str, str]]:
+        with engine.cursor() as connection:
+            rows = connection.execute(f"DESCRIBE FROM read_parquet({_literal(str(path))})").fetchall()
+        return [(row[0], row[1]) for row in rows]
+
+    return org.remembered(f"columns of {path.stem.rsplit('-', 1)[0]}", path.name, described)
+
+
+def _make_shape(connection: duckdb.DuckDBPyConnection, name: str, columns: list[tuple[str, str]]) -> None:
+    """An object without its rows: to tell types no file need be opened."""
+    listed = ", ".join(f"{_quoted(column)} {kind}" for column, kind in columns)
+    connection.execute(f"CREATE TEMP TABLE {_quoted(name)} ({listed})")
 
 
 def check_settings(settings: Mapping[str, str]) -> None:
@@ -97,9 +121,7 @@ def check_settings(settings: Mapping[str, str]) -> None:
 def _column(name: str, kind: str, place: int, found: Meaning) -> dict[str, Any]:
     """What the client is told of a column. Raises ``SqlError`` for a type that no answer can carry."""
     names = found.names
-    if None not in names:
-        name = names[place] or name
-    elif names.index(None) > place:
+    if None not in names or names.index(None) > place:
         name = names[place] or name
     if place in found.chars:
         return {"name": name, "type": "Char", "length": found.chars[place]}
@@ -133,14 +155,16 @@ def _stored(found: Meaning, described: list[tuple[Any, ...]], rows: int | None) 
     return f"SELECT {shown} FROM ({found.text}) AS found({', '.join(names)}){limit}"
 
 
-def _make_catalogue(connection: duckdb.DuckDBPyConnection, objects: list[str]) -> None:
+def _make_catalogue(connection: duckdb.DuckDBPyConnection, objects: Mapping[str, list[tuple[str, str]]]) -> None:
     """The tables of ``pg_catalog``, as far as they tell of objects and their columns."""
     tables: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         "pg_namespace": ("oid BIGINT, nspname VARCHAR", [(oid, name) for name, oid in NAMESPACES.items()]),
         "pg_class": ("oid BIGINT, relname VARCHAR, relnamespace BIGINT, relkind VARCHAR", []),
         "pg_attribute": (
-            "attrelid BIGINT, attname VARCHAR, attnum SMALLINT, atttypid BIGINT, atttypmod INTEGER, attnotnull BOOLEAN, "
-            "attisdropped BOOLEAN",
+            (
+                "attrelid BIGINT, attname VARCHAR, attnum SMALLINT, atttypid BIGINT, atttypmod INTEGER, attnotnull BOOLEAN, "
+                "attisdropped BOOLEAN"
+            ),
             [],
         ),
         "pg_type": (
@@ -150,11 +174,10 @@ def _make_catalogue(connection: duckdb.DuckDBPyConnection, objects: list[str]) -
         "pg_attrdef": ("adrelid BIGINT, adnum SMALLINT, adbin VARCHAR", []),
         "pg_description": ("objoid BIGINT, classoid BIGINT, objsubid INTEGER, description VARCHAR", []),
     }
-    for place, name in enumerate(objects):
+    for place, (name, columns_of) in enumerate(objects.items()):
         oid = FIRST_OID + place
         tables["pg_class"][1].append((oid, name, NAMESPACES["public"], "r"))
-        described = connection.execute(f"DESCRIBE SELECT * FROM {_quoted(name)}").fetchall()
-        for number, (column, kind, *_) in enumerate(described, start=1):
+        for number, (column, kind) in enumerate(columns_of, start=1):
             digits = re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", kind)
             modifier = -1 if digits is None else int(digits[1]) * 65_536 + int(digits[2]) + 4
             known = TYPE_OIDS.get(kind.split("(")[0], TYPE_OIDS["VARCHAR"])
@@ -209,7 +232,11 @@ STATES: Final[Sequence[tuple[type[duckdb.Error], str, str]]] = (
     (duckdb.BinderException, r"Referenced table", "42P01"),
     (duckdb.BinderException, r"(?i)column", "42703"),
     (duckdb.BinderException, r"", "42601"),
-    (duckdb.ConversionException, r"out of range for the destination|value is out of range!|Could not cast value|[Oo]verflow", "22003"),
+    (
+        duckdb.ConversionException,
+        r"out of range for the destination|value is out of range!|Could not cast value|[Oo]verflow",
+        "22003",
+    ),
     (duckdb.ConversionException, r"Could not convert string ['\"]\s*[-+]?[0-9.]+(e[-+]?[0-9]+)?\s*['\"] to", "22003"),
     (duckdb.ConversionException, r"", "22P02"),
     (duckdb.OutOfRangeException, r"", "22003"),

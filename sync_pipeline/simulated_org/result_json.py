@@ -14,7 +14,7 @@ ESCAPED: Final = r'["\\\x00-\x1f]'
 SHORT: Final = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 ESCAPES: Final = {chr(code): f"\\u{code:04x}" for code in range(32)} | SHORT
 PLAIN_FROM: Final = 1e-4
-PLAIN_BELOW: Final = {pl.Float64: 1e15, pl.Float32: 1e6}
+PLAIN_BELOW: Final[dict[type[pl.DataType], float]] = {pl.Float64: 1e15, pl.Float32: 1e6}
 """Numbers between these are written without an exponent."""
 
 

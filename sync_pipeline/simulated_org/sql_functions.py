@@ -1,12 +1,13 @@
 """What Hyper's functions are in DuckDB: those that mean the same, those that are written otherwise, those not offered.
 
-A template's ``_1``, ``_2`` stand for the arguments. Names that begin with ``hyper_`` are macros of ``MACROS`` or functions
-of ``register``; nobody can call them by that name, because only names of these tables are taken from a statement.
+A template's ``_1``, ``_2`` stand for the arguments. Names that begin with ``hyper_`` are macros of ``hyper.sql``;
+nobody can call them by that name, because only names of these tables are taken from a statement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Final
 
 import duckdb
@@ -98,62 +99,16 @@ CAST_TYPES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """Types of casts, as DuckDB's grammar names them."""
 
-LETTERS: Final = r"\p{Lu}\p{Ll}\p{Lt}\x{AA}\x{BA}\x{2160}-\x{217F}\x{24B6}-\x{24E9}"
-MARKS: Final = (
-    r"\p{Mn}\p{Me}\p{Cf}\p{Lm}\p{Sk}''.:\x{B7}\x{387}\x{55F}\x{5F4}\x{2018}\x{2019}\x{2024}\x{2027}"
-    r"\x{FE13}\x{FE52}\x{FE55}\x{FF07}\x{FF0E}\x{FF1A}"
-)
-CASED: Final = f"[{LETTERS}]"
-IGNORED: Final = f"[{MARKS}]"
-OTHER: Final = f"[^{LETTERS}{MARKS}]"
-"""Letters that have a case, marks that do not part them, and all else: what Unicode's rule of the final sigma asks for."""
-
-MACROS: Final = (
-    # Σ alone has a form that depends on its neighbours, and İ alone becomes two letters; all others are DuckDB's.
-    f"hyper_lower(t) AS lower(replace(CASE WHEN contains(t, 'Σ') THEN regexp_replace(t, '({CASED}{IGNORED}*)Σ({IGNORED}*)"
-    f"({OTHER}|$)', '\\1ς\\2\\3', 'g') ELSE t END, 'İ', 'i̇'))",
-    "hyper_upper(t) AS CASE WHEN strlen(t) = length(t) THEN upper(t) ELSE hyper_raised(t) END",
-    "hyper_reverse(t) AS array_to_string(list_reverse(regexp_extract_all(t, '(?s).')), '')",
-    "hyper_chr(n) AS CASE WHEN n = 0 THEN error('[22021] the null (0) character is not permitted') ELSE chr(n) END",
-    "hyper_ascii(t) AS CASE WHEN t = '' THEN 0 ELSE unicode(t) END",
-    # Whole numbers only: DuckDB rounds '2.5'.
-    "hyper_whole(t) AS CASE WHEN regexp_full_match(t, '\\s*[-+]?[0-9]+\\s*') THEN CAST(trim(t, ' ') AS HUGEINT) "
-    "WHEN t IS NOT NULL THEN error('[22P02] invalid input syntax for integer') END",
-    "hyper_day(t) AS CASE WHEN regexp_matches(t, '(?i)infinity|epoch|now|today') "
-    "THEN error('[0A000] the simulated org does not offer this literal of a date') ELSE t END",
-    "hyper_double_text(x) AS CASE WHEN isnan(x) THEN 'NaN' WHEN isinf(x) THEN CASE WHEN x > 0 THEN 'Infinity' "
-    "ELSE '-Infinity' END ELSE format('{:.15g}', x) END",
-    "hyper_float_text(x) AS CASE WHEN isnan(x) THEN 'NaN' WHEN isinf(x) THEN CASE WHEN x > 0 THEN 'Infinity' "
-    "ELSE '-Infinity' END ELSE format('{:.6g}', CAST(x AS DOUBLE)) END",
-    # A decimal without its point, the quotient of two whole numbers rounded half away from zero, and back.
-    "hyper_digits(x) AS CAST(replace(CAST(x AS VARCHAR), '.', '') AS HUGEINT)",
-    "hyper_quotient(a, b) AS CASE WHEN (a < 0) = (b < 0) THEN 1 ELSE -1 END * "
-    "((2 * abs(a) + abs(b)) // (2 * abs(b)))",
-    "hyper_padded(q, s) AS lpad(CAST(abs(q) AS VARCHAR), "
-    "CAST(greatest(length(CAST(abs(q) AS VARCHAR)), s + 1) AS INTEGER), '0')",
-    "hyper_point(q, s) AS CASE WHEN q < 0 THEN '-' ELSE '' END || left(hyper_padded(q, s), -s) || '.' || "
-    "right(hyper_padded(q, s), s)",
-    # An interval as ISO 8601 has it: P1Y2M3DT4H5M6.500000S.
-    "hyper_part(n, unit) AS CASE WHEN n = 0 THEN '' ELSE CAST(n AS VARCHAR) || unit END",
-    "hyper_seconds(us) AS CASE WHEN us = 0 THEN '' ELSE CASE WHEN us < 0 THEN '-' ELSE '' END || "
-    "CAST(abs(us) // 1000000 AS VARCHAR) || CASE WHEN us % 1000000 = 0 THEN '' ELSE '.' || "
-    "lpad(CAST(abs(us) % 1000000 AS VARCHAR), 6, '0') END || 'S' END",
-    "hyper_clock(us) AS CASE WHEN us = 0 THEN '' ELSE 'T' || hyper_part(us // 3600000000, 'H') || "
-    "hyper_part((us // 60000000) % 60, 'M') || hyper_seconds(us % 60000000) END",
-    "hyper_interval(months, days, us) AS CASE WHEN months = 0 AND days = 0 AND us = 0 THEN 'PT0S' ELSE 'P' || "
-    "hyper_part(months // 12, 'Y') || hyper_part(months % 12, 'M') || hyper_part(days, 'D') || hyper_clock(us) END",
-    "hyper_format_type(t, m) AS CASE WHEN t = 1700 AND m >= 4 THEN 'numeric(' || ((m - 4) // 65536) || ',' || "
-    "((m - 4) % 65536) || ')' ELSE CASE t WHEN 16 THEN 'boolean' WHEN 20 THEN 'bigint' WHEN 21 THEN 'smallint' "
-    "WHEN 23 THEN 'integer' WHEN 25 THEN 'text' WHEN 700 THEN 'real' WHEN 701 THEN 'double precision' "
-    "WHEN 1082 THEN 'date' WHEN 1083 THEN 'time without time zone' WHEN 1114 THEN 'timestamp without time zone' "
-    "WHEN 1184 THEN 'timestamp with time zone' WHEN 1700 THEN 'numeric' ELSE '???' END END",
-)
+KEEPING: Final = frozenset("trim ltrim rtrim btrim left right substring substr coalesce".split())
+"""Functions whose text has no letter that their arguments have not."""
+LOWERED_OTHERWISE: Final = ("Σ", "İ")
+"""The first has a form that depends on its neighbours, the second becomes two letters; all others are DuckDB's."""
 
 
 def register(connection: duckdb.DuckDBPyConnection) -> None:
     """Makes the macros known to an engine."""
-    for macro in (*MACROS, _raised()):
-        connection.execute(f"CREATE MACRO {macro}")
+    connection.execute(files(__package__).joinpath("hyper.sql").read_text(encoding="utf-8"))
+    connection.execute(f"CREATE MACRO {_raised()}")
 
 
 def _raised() -> str:

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_pipeline.simulated_org.result_json import json_lines
 from sync_pipeline.simulated_org.login import new_token
-from sync_pipeline.simulated_org.sql_words import Parameter, SqlError, read_words
+from sync_pipeline.simulated_org.result_json import json_lines
 from sync_pipeline.simulated_org.source import change_source, write_source
+from sync_pipeline.simulated_org.sql_words import Parameter, SqlError, read_words
 from sync_pipeline_tests.simulated_org.conftest import Asker, asker
 
 QUERY = "/ssot/query-sql"
