@@ -11,6 +11,12 @@ CREATE MACRO hyper_upper(t) AS
     CASE WHEN strlen(t) = length(t) THEN upper(t) ELSE hyper_raised(t) END;
 CREATE MACRO hyper_reverse(t) AS
     array_to_string(list_reverse(regexp_extract_all(t, '(?s).')), '');
+CREATE MACRO hyper_substring(t, start, size) AS
+    CASE WHEN size < 0 THEN error('[22011] negative substring length') WHEN start >= 1 THEN substring(t, start, size)
+    WHEN start + size > 1 THEN substring(t, 1, start + size - 1) WHEN start + size <= 1 AND t IS NOT NULL THEN '' END;
+CREATE MACRO hyper_pattern(p) AS
+    CASE WHEN regexp_full_match(p, '(?s)([^\\]|\\.)*\\')
+    THEN error('[42601] LIKE pattern must not end with an unescaped escape character') ELSE p END;
 CREATE MACRO hyper_chr(n) AS
     CASE WHEN n = 0 THEN error('[22021] the null (0) character is not permitted') ELSE chr(n) END;
 CREATE MACRO hyper_ascii(t) AS

@@ -133,7 +133,8 @@ def _type(kind: str) -> dict[str, Any]:
         return {"type": NAMES[kind]}
     if number := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", kind):
         return {"type": "Numeric", "precision": int(number[1]), "scale": int(number[2])}
-    if kind.endswith("[]") and kind not in ("INTERVAL[]", "HUGEINT[]", '"NULL"[]'):
+    inner = kind.removesuffix("[]")
+    if inner != kind and not inner.endswith("[]") and inner not in ("INTERVAL", "HUGEINT", '"NULL"'):
         return {"type": "Array", "innerElement": _type(kind[:-2])}
     raise SqlError("0A000", f"the query result contains a column with an unsupported type ({kind})")
 

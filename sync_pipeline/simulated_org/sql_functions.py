@@ -26,6 +26,10 @@ SAME: Final = frozenset(
 )
 """Functions that are offered, whether as DuckDB has them or by a template or a rule of ``sql_meaning.py``."""
 
+SUBSTRING: Final = "substring(_1, CASE WHEN _2 < 1 THEN 1 ELSE _2 END)"
+SUBSTRING_OF: Final = "hyper_substring(_1, _2, _3)"
+"""Places before the first letter count, and are empty."""
+
 TEMPLATES: Final[Mapping[tuple[str, int], str]] = {
     ("lpad", 2): "lpad(_1, _2, ' ')",
     ("rpad", 2): "rpad(_1, _2, ' ')",
@@ -36,6 +40,10 @@ TEMPLATES: Final[Mapping[tuple[str, int], str]] = {
     ("btrim", 2): "trim(_1, _2)",
     ("ltrim", 1): "ltrim(_1, ' ')",
     ("rtrim", 1): "rtrim(_1, ' ')",
+    ("substring", 2): SUBSTRING,
+    ("substr", 2): SUBSTRING,
+    ("substring", 3): SUBSTRING_OF,
+    ("substr", 3): SUBSTRING_OF,
     ("reverse", 1): "hyper_reverse(_1)",
     ("chr", 1): "hyper_chr(_1)",
     ("ascii", 1): "CAST(hyper_ascii(_1) AS INTEGER)",

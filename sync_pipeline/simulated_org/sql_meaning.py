@@ -30,6 +30,7 @@ from sync_pipeline.simulated_org.sql_rules import (
     operands_of,
     rewritten,
     templated,
+    unsigned,
 )
 from sync_pipeline.simulated_org.sql_tree import (
     Node,
@@ -326,6 +327,7 @@ class _Translator:
         return [kind if kind is not None else next(found) for kind in known]
 
     def _known_type(self, node: Node) -> str | None:
+        node = unsigned(node) if unsigned(node)["class"] == "CONSTANT" else node
         if node["class"] == "CONSTANT":
             literal = node["literal"]
             if literal["kind"] == "INTEGER":
@@ -394,6 +396,8 @@ def _column_name(item: Node, place: int) -> str | None:
         return str(item["alias"])
     if item["class"] == "COLUMN_REF":
         return str(item["column_names"][-1])
+    if item["class"] == "CAST" and item["child"]["class"] != "CONSTANT":
+        return _column_name(item["child"], place)
     if item["class"] == "CASE":
         return "case"
     if item["class"] == "OPERATOR" and item["type"] == "OPERATOR_COALESCE":

@@ -69,15 +69,23 @@ def family(kind: str) -> str:
 def literal_type(text: str) -> str:
     if "e" in text.lower():
         return "DOUBLE"
-    whole, _, fraction = text.partition(".")
+    whole, _, fraction = text.lstrip("-").partition(".")
     digits = len(whole.lstrip("0")) + len(fraction)
     return f"DECIMAL({max(digits, 1)},{len(fraction)})"
 
 
+def unsigned(node: Node) -> Node:
+    """A literal without the sign before it."""
+    if node["class"] == "FUNCTION" and node["function_name"] == "-" and len(node["arguments"]) == 1:
+        return arguments_of(node)[0]
+    return node
+
+
 def _decimal(node: Node, kind: str) -> tuple[int, int] | None:
     """Precision and scale of an operand, if it can take part in exact arithmetic."""
-    if node["class"] == "CONSTANT" and node["literal"]["kind"] == "INTEGER":
-        return max(len(node["literal"]["text"].lstrip("0")), 1), 0
+    literal = unsigned(node)
+    if literal["class"] == "CONSTANT" and literal["literal"]["kind"] == "INTEGER":
+        return max(len(literal["literal"]["text"].lstrip("-0")), 1), 0
     if kind in DIGITS:
         return DIGITS[kind], 0
     found = re.fullmatch(r"DECIMAL\((\d+), ?(\d+)\)", kind)
@@ -190,7 +198,7 @@ def rewritten(connection: duckdb.DuckDBPyConnection, node: Node, types: list[str
             raise SqlError("42601", "'LIKE' requires string arguments")
         pattern = arguments[1]
         is_plain = pattern["class"] == "CONSTANT" and "\\" not in pattern["literal"]["text"]
-        return None if is_plain else made_of(connection, f"{LIKES[name]}(_1, _2, '\\')", *arguments)
+        return None if is_plain else made_of(connection, f"{LIKES[name]}(_1, hyper_pattern(_2), '\\')", *arguments)
     if name in ("||", "concat", "concat_ws"):
         return _concatenation(connection, node, types)
     if name in TEXTS:
