@@ -30,6 +30,21 @@ def test_a_parameter_comes_back_in_each_style(hyper: Hyper, style: str, sql: str
     assert hyper.query(sql, [varchar("p", value)], style=style).rows == [[value]]
 
 
+def test_a_double_that_is_cast_to_text_keeps_fifteen_digits(hyper: Hyper) -> None:
+    """README.md says so; in the engine's JSON it has all of them."""
+    sql = "SELECT x, CAST(x AS varchar) FROM (SELECT CAST(:p_x AS double precision) AS x) AS t"
+
+    found = [
+        hyper.query(sql, [varchar("p_x", text)]).rows[0] for text in ("9007199254740991", "1234567.891234567", "0.1")
+    ]
+
+    assert found == [
+        [Number("9.007199254740991e+15"), "9.00719925474099e+15"],
+        [Number("1234567.891234567"), "1234567.89123457"],
+        [Number("0.1"), "0.1"],
+    ]
+
+
 def test_a_table_holds_what_was_put_into_it(hyper: Hyper) -> None:
     rows = [["a\x00é ", "1.5", "0001-01-01"], [None, None, None], ["", "-0", "9999-12-31"]]
 
