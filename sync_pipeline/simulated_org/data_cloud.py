@@ -23,7 +23,7 @@ import time
 import uuid
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +45,9 @@ from sync_pipeline.simulated_org.call import (
     json_answer,
 )
 from sync_pipeline.simulated_org.faults import row_fault
-from sync_pipeline.simulated_org.query_engine import RESULTS, Parameter, SqlError, run_statement
+from sync_pipeline.simulated_org.query_engine import COLUMNS_KEY, RESULTS, check_settings, run_statement
+from sync_pipeline.simulated_org.result_json import json_lines
+from sync_pipeline.simulated_org.sql_words import Parameter, SqlError, Style
 from sync_pipeline.simulated_org.state import Org
 
 SCHEMA: Final = """
@@ -64,17 +66,13 @@ ADAPTIVE_ROWS: Final = 2_000
 CHUNK_BYTES: Final = 16 * 1024 * 1024
 RESULT_SECONDS: Final = 86_400
 WAIT_MS_MAX: Final = 10_000
+ADAPTIVE_SECONDS_MAX: Final = 15
 RENDERED_ROWS: Final = 20_480
 LOOK_SECONDS: Final = 0.02
 ARROW: Final = "application/vnd.apache.arrow.stream"
 
-JSON_NAMES: Final[Mapping[type[pl.DataType], str]] = {
-    pl.String: "Varchar", pl.Int64: "BigInt", pl.Int32: "Integer", pl.Int16: "SmallInt", pl.Float64: "Double",
-    pl.Float32: "Float", pl.Boolean: "Bool", pl.Date: "Date", pl.Decimal: "Numeric", pl.Time: "Time",
-}  # fmt: skip
-"""Type names of Connect; V3 writes them in lower case."""
-ESCAPED: Final = r'["\\\x00-\x1f]'
-ESCAPES: Final = {'"': '\\"', "\\": "\\\\"} | {chr(code): f"\\u{code:04x}" for code in range(32)}
+V3_NAMES: Final = {"Double": "float8", "Float": "float4"}
+"""Type names of V3, where they are not Connect's in lower case."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,8 @@ class ConnectParameter(msgspec.Struct):
     type: str
     value: str | None = None
     name: str = ""
+    precision: int | None = None
+    scale: int | None = None
 
 
 class ConnectBody(msgspec.Struct):
@@ -127,9 +127,10 @@ def submit(call: Call) -> httpx.Response:
     body = _body(call, ConnectBody)
     if body.rowLimit is not None and body.rowLimit <= 0:
         raise _connect_error(400, "22023", "rowLimit must be greater than 0")
-    parameters = [Parameter(given.type, given.value, given.name) for given in body.sqlParameters]
+    if body.adaptiveTimeout is not None and not 0 <= body.adaptiveTimeout <= ADAPTIVE_SECONDS_MAX:
+        raise _connect_error(400, "22023", f"adaptiveTimeout must lie between 0 and {ADAPTIVE_SECONDS_MAX}")
     try:
-        stored = _run(call, body.sql, parameters, body.querySettings.get("query_timeout", ""))
+        stored = _run(call, body.sql, _parameters(body.sqlParameters), body.querySettings)
     except SqlError as error:
         status = 408 if error.state == "53S01" else 400
         raise _connect_error(status, error.state, error.message, hint=error.hint) from None
@@ -191,10 +192,7 @@ def _connect_error(status: int, state: str, message: str, *, hint: str = "", cod
 
 
 def _connect_columns(stored: Stored) -> bytes:
-    columns = [
-        {"name": name, **_type(dtype), "nullable": True} for name, dtype in pl.read_parquet_schema(stored.file).items()
-    ]
-    return msgspec.json.encode(columns)
+    return msgspec.json.encode([{**column, "nullable": True} for column in _columns(stored)])
 
 
 def _check_dataspace(call: Call) -> None:
@@ -214,6 +212,8 @@ class V3Parameter(msgspec.Struct):
     type: str
     value: str | None = None
     name: str = ""
+    precision: int | None = None
+    scale: int | None = None
 
 
 class V3Range(msgspec.Struct):
@@ -228,7 +228,7 @@ class V3Body(msgspec.Struct):
 
     sql: str
     transferMode: str = "ADAPTIVE"
-    paramStyle: str = "QUESTION_MARK"
+    paramStyle: Style = "QUESTION_MARK"
     parameters: list[V3Parameter] = []
     settings: dict[str, str] = {}
     resultRange: V3Range | None = None
@@ -239,14 +239,13 @@ def v3_submit(call: Call) -> httpx.Response:
     """``POST /api/v3/query``: rows in the body, the state of the statement in a header."""
     is_arrow = _is_arrow(call)
     body = _body(call, V3Body)
-    sql = body.sql
-    if body.queryRowLimit is not None:
-        sql = f"SELECT * FROM ({sql.strip().rstrip(';')}) LIMIT {int(body.queryRowLimit)}"
-    parameters = [Parameter(given.type, given.value, given.name) for given in body.parameters]
     try:
-        stored = _run(call, sql, parameters, body.settings.get("query_timeout", ""))
+        stored = _run(
+            call, body.sql, _parameters(body.parameters), body.settings, style=body.paramStyle, rows=body.queryRowLimit
+        )
     except SqlError as error:
-        raise _v3_error(429 if error.state == "53S01" else 400, error.state, error.message, hint=error.hint) from None
+        raise _v3_error(429 if error.state == "53S01" else 400, error.state, error.message, hint=error.hint,
+                        position=error.position) from None  # fmt: skip
     progress = _progress(call.org, stored, is_post=True)
     header = msgspec.json.encode(_v3_status(call.org, stored, progress)).decode()
     headers = {"x-hyperdb-status": header, "status": header}
@@ -340,11 +339,7 @@ def _v3_status(org: Org, stored: Stored, progress: Progress) -> dict[str, Any]:
 
 
 def _v3_columns(stored: Stored) -> bytes:
-    columns = []
-    for name, dtype in pl.read_parquet_schema(stored.file).items():
-        kind = _type(dtype)
-        columns.append({"name": name, **kind, "type": kind["type"].lower(), "nullable": True})
-    return msgspec.json.encode(columns)
+    return msgspec.json.encode([{**_v3_type(column), "nullable": True} for column in _columns(stored)])
 
 
 def _v3_stored(call: Call) -> Stored:
@@ -354,8 +349,8 @@ def _v3_stored(call: Call) -> Stored:
     return stored
 
 
-def _v3_error(status: int, state: str, message: str, *, hint: str = "") -> TenantRefused:
-    return TenantRefused(status, _sql_error(state, message, hint))
+def _v3_error(status: int, state: str, message: str, *, hint: str = "", position: int | None = None) -> TenantRefused:
+    return TenantRefused(status, _sql_error(state, message, hint, position=position))
 
 
 def _v3_bytes(org: Org, given: int | None) -> int:
@@ -375,20 +370,34 @@ def _is_arrow(call: Call) -> bool:
 # Both
 
 
-def _run(call: Call, sql: str, parameters: list[Parameter], timeout: str) -> Stored:
-    """Runs a statement and stores its result."""
+def _parameters(given: Sequence[ConnectParameter | V3Parameter]) -> list[Parameter]:
+    return [Parameter(each.type, each.value, each.name, each.precision, each.scale) for each in given]
+
+
+def _run(
+    call: Call,
+    sql: str,
+    parameters: list[Parameter],
+    settings: Mapping[str, str],
+    *,
+    style: Style = "",
+    rows: int | None = None,
+) -> Stored:
+    """Runs a statement and stores its result, no more than ``rows`` of it. Raises ``SqlError``."""
     org, now = call.org, call.org.now()
     org.schema(SCHEMA, "source")
+    check_settings(settings)
+    timeout = settings.get("query_timeout", "")
     seconds = float(org.setting("pace", {}).get("query_seconds", 0.0))
     if timeout.removesuffix("ms").isdigit() and seconds * 1000 > int(timeout.removesuffix("ms")):
         raise SqlError("53S01", f"The query exceeded the time limit of {timeout}")
     _sweep(org)
     number = org.reserve("statement", 1)
     file = org.files(RESULTS) / f"{number:08d}.parquet"
-    text = json.dumps([sql, [(p.name, p.value) for p in parameters]])
+    text = json.dumps([sql, [(p.name, p.value) for p in parameters], *([] if rows is None else [rows])])
     cached = _cached(org, text)
     if cached is None:
-        run_statement(org, sql, parameters, file)
+        run_statement(org, sql, parameters, file, style=style, rows=rows)
     else:
         file.hardlink_to(cached)
     file.chmod(0o600)
@@ -513,17 +522,23 @@ def _sweep(org: Org) -> None:
         _forget(org, Stored(query_id, org.files(RESULTS) / file, 0, 0.0, 0.0, 0, 0.0))
 
 
-def _sql_error(state: str, message: str, hint: str) -> dict[str, object]:
-    details = {"customerHint": hint, "customerDetail": "", "errorSource": "User"}
+def _sql_error(state: str, message: str, hint: str, *, position: int | None = None) -> dict[str, object]:
+    details: dict[str, object] = {"customerHint": hint, "customerDetail": "", "errorSource": "User"}
+    if position is not None:
+        details["position"] = {"errorBeginCharacterOffset": position}
     return {"error": state, "message": message, "details": details}
 
 
-def _type(dtype: pl.DataType) -> dict[str, Any]:
-    if isinstance(dtype, pl.Datetime):
-        return {"type": "Timestamp" if dtype.time_zone is None else "TimestampTZ"}
-    if isinstance(dtype, pl.Decimal):
-        return {"type": "Numeric", "precision": dtype.precision, "scale": dtype.scale}
-    return {"type": JSON_NAMES.get(type(dtype), "Unspecified")}
+def _columns(stored: Stored) -> list[dict[str, Any]]:
+    """Names and types as Connect writes them; the file of a result says them."""
+    columns: list[dict[str, Any]] = json.loads(pl.read_parquet_metadata(stored.file)[COLUMNS_KEY])
+    return columns
+
+
+def _v3_type(column: dict[str, Any]) -> dict[str, Any]:
+    inner = {"inner": _v3_type(column["innerElement"])} if "innerElement" in column else {}
+    kept = {name: value for name, value in column.items() if name != "innerElement"}
+    return kept | {"type": V3_NAMES.get(column["type"], column["type"].lower())} | inner
 
 
 def _check_span(offset: int, limit: int, total: int, refusal: Any) -> None:
@@ -629,40 +644,6 @@ def _rendered(stored: Stored) -> tuple[Path, Path]:
     fresh.rename(text)
     fresh_places.rename(listed)
     return text, listed
-
-
-def json_lines(frame: pl.DataFrame) -> pl.Series:
-    """Each row as the inside of a JSON array."""
-    written = [_json_text(frame[name]) for name in frame.columns]
-    places = ",".join(place for place, _ in written)
-    return frame.select(pl.format(places, *(text for _, text in written)).alias("line")).to_series()
-
-
-def _json_text(values: pl.Series) -> tuple[str, pl.Expr]:
-    """The place of a column in the text of a row, and what stands in it."""
-    dtype = values.dtype
-    column = pl.lit(values)
-    if dtype.is_integer() or isinstance(dtype, pl.Decimal) or dtype == pl.Boolean:
-        return "{}", column.cast(pl.String).fill_null("null")
-    if dtype.is_float():
-        return "{}", _json_double(column).fill_null("null")
-    if dtype == pl.String:
-        if values.str.contains(ESCAPED).any():
-            column = pl.lit(values.str.replace_many(ESCAPES))
-    elif isinstance(dtype, pl.Datetime):
-        form = "%Y-%m-%dT%H:%M:%S%.6f" if dtype.time_zone is None else "%Y-%m-%dT%H:%M:%S%.6f+00:00"
-        column = column.dt.strftime(form).str.replace(r"\.000000", "")
-    else:
-        column = column.cast(pl.String)
-    if not values.null_count():
-        return '"{}"', column
-    return "{}", pl.concat_str(pl.lit('"'), column, pl.lit('"')).fill_null("null")
-
-
-def _json_double(column: pl.Expr) -> pl.Expr:
-    infinite = pl.when(column > 0).then(pl.lit('"Infinity"')).otherwise(pl.lit('"-Infinity"'))
-    odd = pl.when(column.is_nan()).then(pl.lit('"NaN"')).otherwise(infinite)
-    return pl.when(column.is_nan() | column.is_infinite()).then(odd).otherwise(column.cast(pl.String))
 
 
 def _arrow_rows(stored: Stored, offset: int, limit: int, byte_limit: int | None) -> bytes:

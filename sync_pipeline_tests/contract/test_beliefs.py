@@ -278,8 +278,8 @@ def test_text_is_ordered_by_its_utf8_bytes(door: Door) -> None:
 
 def test_parameters_are_values_whatever_they_hold(door: Door) -> None:
     hostile = "x' OR '1'='1"
-    sql = 'SELECT count(*) FROM "ExtOpportunities__dlm" WHERE "ExternalId__c" = :key'
-    found = statement(door, sql, sqlParameters=[{"name": "key", "type": "Varchar", "value": hostile}])
+    sql = 'SELECT count(*) FROM "ExtOpportunities__dlm" WHERE "ExternalId__c" = :k0'
+    found = statement(door, sql, sqlParameters=[{"name": "k0", "type": "Varchar", "value": hostile}])
 
     assert int(found["rows"][0][0]) == 0
 

@@ -71,8 +71,8 @@ def test_parameters_reach_the_engine(connection: connector.Connection) -> None:
     cursor = connection.cursor()
 
     cursor.execute(
-        'SELECT "ExternalId__c" FROM "ExtOpportunities__dlm" WHERE "ExternalId__c" = :key',
-        {"key": "externalOpp0000007"},
+        'SELECT "ExternalId__c" FROM "ExtOpportunities__dlm" WHERE "ExternalId__c" = :k0',
+        {"k0": "externalOpp0000007"},
     )
 
     assert [row[0] for row in cursor.fetchall()] == ["externalOpp0000007"]

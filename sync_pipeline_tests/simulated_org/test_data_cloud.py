@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_pipeline.simulated_org.data_cloud import json_lines
 from sync_pipeline.simulated_org.login import new_token
-from sync_pipeline.simulated_org.query_engine import Parameter, SqlError, bound
+from sync_pipeline.simulated_org.result_json import json_lines
 from sync_pipeline.simulated_org.source import change_source, write_source
+from sync_pipeline.simulated_org.sql_words import Parameter, SqlError, read_words
 from sync_pipeline_tests.simulated_org.conftest import Asker, asker
 
 QUERY = "/ssot/query-sql"
@@ -287,8 +287,8 @@ def test_text_is_compared_by_bytes_and_nulls_come_last(asked: Asker) -> None:
         ("SELECT CAST('a' AS integer)", "22P02"),
         ('DELETE FROM "Things__dlm"', "25006"),
         ("CREATE TABLE t (a int)", "25006"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "42501"),
-        ("SELECT * FROM read_parquet('../org.sqlite')", "42501"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "42601"),
+        ("SELECT * FROM read_parquet('../org.sqlite')", "42601"),
         ("SELECT :missing", "42601"),
     ],
 )
@@ -301,21 +301,22 @@ def test_bad_statements_are_refused_with_their_state(things: Asker, sql: str, st
 
 @given(TEXTS)
 def test_a_parameter_is_a_value_whatever_it_holds(value: str) -> None:
-    text, values = bound(
+    statement = read_words(
         "SELECT ':a', \":a\", '::' || :a -- :a\n/* :a */ , x::text", [Parameter("Varchar", value, "a")]
     )
 
-    assert text == "SELECT ':a', \":a\", '::' || $p0 -- :a\n/* :a */ , x::text"
-    assert values == {"p0": value}
+    assert statement.text == "select ':a', \":a\", '::' || $p0  \n  , x::text"
+    assert statement.values == {"p0": value}
+    assert statement.types == {"p0": "VARCHAR"}
 
 
 def test_parameters_are_known_by_name_by_mark_and_by_number() -> None:
     two = [Parameter("varchar", "x"), Parameter("BigInt", "2")]
 
-    assert bound("SELECT ?, ?", two) == ("SELECT $p0, CAST($p1 AS BIGINT)", {"p0": "x", "p1": "2"})
-    assert bound("SELECT $2", two) == ("SELECT CAST($p1 AS BIGINT)", {"p1": "2"})
+    assert read_words("SELECT ?, ?", two).values == {"p0": "x", "p1": "2"}
+    assert read_words("SELECT $2", two).types == {"p1": "BIGINT"}
     with pytest.raises(SqlError):
-        bound("SELECT ?, ?, ?", two)
+        read_words("SELECT ?, ?, ?", two)
 
 
 def test_a_wrong_data_space_is_refused(things: Asker) -> None:
