@@ -95,7 +95,7 @@ def test_a_call_needs_a_token_and_is_counted(client: Client) -> None:
 def test_an_unknown_path_and_a_wrong_verb_are_told_apart(client: Client) -> None:
     assert refused(client.send("GET", "nothing")) == (404, "NOT_FOUND", "The requested resource does not exist")
     assert refused(client.send("PUT", "sobjects/Opportunity")) == (
-        405, "METHOD_NOT_ALLOWED", "HTTP Method 'PUT' not allowed. Allowed are GET,POST",
+        405, "METHOD_NOT_ALLOWED", "HTTP Method 'PUT' not allowed. Allowed are GET,HEAD,POST",
     )  # fmt: skip
 
 

@@ -461,8 +461,9 @@ def test_an_answer_shorter_than_it_said_is_a_defect(capfd: pytest.CaptureFixture
         (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (BODY_BYTES_MAX + 1), 413),
         (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (BODY_BYTES_MAX + 1), 413),
-        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 70_000), 431),
-        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 300 + b"\r\n", 400),
+        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 70_000), 414),
+        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"a" * 70_000), 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 300 + b"\r\n", 431),
     ],
 )
 def test_a_client_that_does_not_speak_http_is_told_so(sent: bytes, status: int) -> None:
