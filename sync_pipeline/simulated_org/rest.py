@@ -239,6 +239,18 @@ def delete_record(call: Call) -> httpx.Response:
     return empty_answer(204)
 
 
+def delete_record_by_key(call: Call) -> httpx.Response:
+    """``DELETE sobjects/{object}/{field}/{value}``: 204, or 300 with the paths of several."""
+    sobject = object_of(call)
+    paths = paths_found(call, sobject, equals(key_field(call, sobject).name, key_value(call)))
+    if len(paths) > 1:
+        return json_answer(paths, status=300)
+    if not paths:
+        raise Refused(404, "NOT_FOUND", NOT_FOUND)
+    _save_one(call, sobject, "delete", {"Id": paths[0].rpartition("/")[2]})
+    return empty_answer(204)
+
+
 def upsert_record(call: Call) -> httpx.Response:
     """``PATCH sobjects/{object}/{field}/{value}``: 201 when it was created, 200 when it was updated, 300 for several."""
     sobject = object_of(call)
@@ -305,4 +317,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("DELETE", rf"{OBJECT}/(?P<id>[^/]+)", delete_record),
     Route("GET", rf"{OBJECT}/(?P<field>\w+)/(?P<value>[^/]+)", show_record_by_key),
     Route("PATCH", rf"{OBJECT}/(?P<field>\w+)/(?P<value>[^/]+)", upsert_record),
+    Route("DELETE", rf"{OBJECT}/(?P<field>\w+)/(?P<value>[^/]+)", delete_record_by_key),
 )

@@ -547,6 +547,14 @@ def test_an_upsert_by_external_id_creates_once_and_then_updates(client: Client) 
     assert client.send("PATCH", path, json={"external_id__c": "other"}).status_code == 400
 
 
+def test_a_record_is_deleted_by_its_external_id(client: Client) -> None:
+    client.send("PATCH", "sobjects/Opportunity/External_ID__c/k%2F1", json=DEAL)
+
+    assert client.send("DELETE", "sobjects/Opportunity/External_ID__c/K%2F1").status_code == 204
+    assert refused(client.send("DELETE", "sobjects/Opportunity/External_ID__c/k%2F1"))[:2] == (404, "NOT_FOUND")
+    assert client.query("SELECT COUNT() FROM Opportunity")["totalSize"] == 0
+
+
 def test_several_records_of_one_key_are_a_300_with_their_paths(org: Org, client: Client) -> None:
     org.set_setting("fields", {"Opportunity.External_ID__c": {"unique": False}})
     ids = put_rows(org, "Opportunity", [{"External_ID__c": "twice"}, {"External_ID__c": "TWICE"}])
