@@ -307,7 +307,7 @@ keys = st.one_of(st.sampled_from(HOSTILE), st.text(letters, max_size=6), st.text
     named=st.lists(keys, min_size=1, max_size=4),
     tie_breaker=st.sampled_from([None, "Place__c"]),
 )
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_keys_and_bounds_are_answered_alike(
     hyper: Hyper,
     org_of_one_test: Org,
