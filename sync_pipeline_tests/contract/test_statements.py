@@ -59,7 +59,7 @@ COLUMNS: dict[str, tuple[str, Any]] = {
 HOSTILE = [
     "", " ", "  ", "\t", "\n", "\r\n", "\x01", "\x7f", "\x00", "a\x00", "'", "''", '"', ";", "--", "/*", ":p_after", "$1",
     "?", "%", "_", "\\", "\\'", "0", "00", "-1", "1e5", "a", "A", " a", "a ", "\ta\n", "a b", "aa", "AA", "Ab", "aB", "b",
-    "é", "É", "e\u0301", "E\u0301", "ß", "ẞ", "ﬁ", "æ", "Æ", "ø", "ñ", "\u0131", "I", "i", "ς", "\u03c3", "Ж", "ж", "ǅ", "Ǆ", "ǆ",
+    "é", "É", "e\u0301", "E\u0301", "ß", "ẞ", "ﬁ", "æ", "Æ", "ø", "ñ", "\u0131", "\u0130", "I", "i", "i\u0307", "ς", "\u03c3", "\u03a3", "ж\u03c2", "Ж\u03a3", "Ж\u03a3 ", "Ж", "ж", "ǅ", "Ǆ", "ǆ",
     "\u00a0", "\u00a0a", "a\u3000", "\u200b", "\u2028", "\ufeff", "\u0600", "ｱ", "日本", "\ud7ff", "\ue000", "\uffef",
     "\uffff", "\U00010000", "\U00010400", "\U00010428", "\U0001f600", "\U0001f468\u200d\U0001f469", "\U0010ffff",
     "x" * 255, "\U0001f600" * 255, "é" * 255, "0061x00000ABCDE", "0061x00000abcde", "NULL", "null", "#N/A", "=1+1",
@@ -257,13 +257,8 @@ def test_every_question_of_the_client_is_asked_here() -> None:
     assert asked == set(CASES)
 
 
-@pytest.mark.parametrize(
-    ("method", "api", "tie_breaker"),
-    [
-        *((method, "connect", None) for method in CASES),
-        *((method, "v3", "Place__c") for method in CASES if method != "columns"),
-    ],
-)
+@pytest.mark.parametrize("method", CASES)
+@pytest.mark.parametrize(("api", "tie_breaker"), [("connect", None), ("v3", "Place__c")])
 def test_the_real_engine_and_the_simulated_org_answer_alike(
     witnesses: Witnesses, method: str, api: Api, tie_breaker: str | None
 ) -> None:
@@ -276,7 +271,6 @@ def test_every_type_breaks_ties_alike(witnesses: Witnesses, tie_breaker: str) ->
     witnesses.compare(lambda cloud: read(cloud, KeyRange()), tie_breaker=tie_breaker)
 
 
-@pytest.mark.xfail(reason="the simulated org folds letters by another table", strict=True)
 @pytest.mark.parametrize(
     "keys", [["\u0130", "i", "I", "i\u0307"], ["Ж\u03a3", "ж\u03c2", "ж\u03c3", "Ж\u03a3.", "\u03a3Ж\u03a3 "]]
 )
@@ -286,14 +280,6 @@ def test_letters_whose_lower_case_is_longer_or_depends_on_their_place_fold_alike
     Witnesses.of(hyper, org_of_one_test, rows_of(keys)).compare(fold)
 
 
-@pytest.mark.xfail(reason="the simulated org names some types otherwise in V3", strict=True)
-def test_v3_names_every_type_as_the_engine_does(witnesses: Witnesses) -> None:
-    witnesses.compare(CASES["columns"], api="v3")
-
-
-@pytest.mark.xfail(
-    reason="the simulated org writes all 17 digits of a double, and whole ones with a point", strict=True
-)
 def test_doubles_are_written_alike(hyper: Hyper, org_of_one_test: Org) -> None:
     rows = rows_of([f"key {place}" for place in range(len(DOUBLES))], scores=DOUBLES)
 
@@ -309,9 +295,7 @@ def test_rows_come_in_the_order_of_key_and_tie_breaker(witnesses: Witnesses) -> 
     assert [(row[0], int(row[-1])) for row in asked.rows(witnesses.hyper).rows] == in_order
 
 
-letters = st.characters(exclude_characters="\u0130\u03a3", exclude_categories=["Cs"])
-"""All but those of which the lower case differs today."""
-keys = st.one_of(st.sampled_from(HOSTILE), st.text(letters, max_size=6), st.text(alphabet="aA \t", max_size=3))
+keys = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=6), st.text(alphabet="aA \t", max_size=3))
 
 
 @given(
@@ -320,7 +304,7 @@ keys = st.one_of(st.sampled_from(HOSTILE), st.text(letters, max_size=6), st.text
     named=st.lists(keys, min_size=1, max_size=4),
     tie_breaker=st.sampled_from([None, "Place__c"]),
 )
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_keys_and_bounds_are_answered_alike(
     hyper: Hyper,
     org_of_one_test: Org,
