@@ -263,7 +263,6 @@ def test_every_type_breaks_ties_alike(witnesses: Witnesses, tie_breaker: str) ->
     witnesses.compare(lambda cloud: read(cloud, KeyRange()), tie_breaker=tie_breaker)
 
 
-@pytest.mark.xfail(reason="the simulated org folds letters by another table", strict=True)
 @pytest.mark.parametrize(
     "keys", [["\u0130", "i", "I", "i\u0307"], ["Ж\u03a3", "ж\u03c2", "ж\u03c3", "Ж\u03a3.", "\u03a3Ж\u03a3 "]]
 )
@@ -273,14 +272,10 @@ def test_letters_whose_lower_case_is_longer_or_depends_on_their_place_fold_alike
     Witnesses.of(hyper, org_of_one_test, rows_of(keys)).compare(fold)
 
 
-@pytest.mark.xfail(reason="the simulated org names some types otherwise in V3", strict=True)
 def test_v3_names_every_type_as_the_engine_does(witnesses: Witnesses) -> None:
     witnesses.compare(CASES["columns"], api="v3")
 
 
-@pytest.mark.xfail(
-    reason="the simulated org writes all 17 digits of a double, and whole ones with a point", strict=True
-)
 def test_doubles_are_written_alike(hyper: Hyper, org_of_one_test: Org) -> None:
     rows = rows_of([f"key {place}" for place in range(len(DOUBLES))], scores=DOUBLES)
 
