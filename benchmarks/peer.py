@@ -92,6 +92,7 @@ def ours() -> None:
 
     from sync_pipeline.domain.ledger import Counts
     from sync_pipeline.domain.plan import PlannedRange
+    from sync_pipeline.engine.equality import Equality
     from sync_pipeline.engine.loading import Loader
     from sync_pipeline.engine.values import staged_schema
     from sync_pipeline.settings import load_settings
@@ -102,7 +103,8 @@ def ours() -> None:
     night = walls.book.newest()
     if night is None:
         raise LookupError("SYNC_HOME holds no night")
-    schema = staged_schema(walls.mapping, walls.soql.describe())
+    target = walls.soql.describe()
+    schema, equality = staged_schema(walls.mapping, target), Equality(walls.mapping, target)
 
     def load(planned: PlannedRange) -> Counts:
         folder = walls.area.range_folder(night.plan_id, planned.partition, 1)
@@ -113,7 +115,7 @@ def ours() -> None:
             expected = store.expected
             loader = Loader(
                 walls, night.plan, planned, store,
-                generation=1, expected=expected, on_rows=lambda counts, sent: None,
+                equality=equality, generation=1, expected=expected, on_rows=lambda counts, sent: None,
             )  # fmt: skip
             loader.load()
             return store.counts(expected)

@@ -5,7 +5,8 @@ staged on disk, upserted through Bulk API 2.0 and accounted for row by row; at t
 the source, value by value. The rooms, from the bottom up:
 
 ``domain``         nouns without I/O: key ranges, the field mapping, the plan, counts, errors
-``salesforce``     the wire: the only HTTP requests (Data Cloud SQL, Bulk API 2.0, SOQL)
+``salesforce``     the wire: every HTTP request to the org (Data Cloud SQL, Bulk API 2.0, SOQL)
+``notify``         the only other requests: notes to people, and their watchdog
 ``staging``        the disk: pages of rows, one DuckDB catalogue per range, and the book all processes share
 ``engine``         verbs: plan, extract, load, reconcile, and the course of a night
 ``defs``, ``cli``  the two doors: Dagster and the terminal

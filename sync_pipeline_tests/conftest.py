@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from sync_pipeline_tests.notify.receivers import Web, serving
 
 OURS = ("SYNC_", "SALESFORCE_", "DATA_CLOUD_", "DAGSTER_HOME")
 
@@ -23,3 +26,11 @@ for name in list(os.environ):
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings are looked for above the current folder, and state is kept there."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A web server that takes notes."""
+    server = Web()
+    with serving(server):
+        yield server

@@ -14,22 +14,17 @@ from hypothesis import strategies as st
 from sync_pipeline.domain.errors import SettingsError
 from sync_pipeline.domain.policy import Policy, Verify
 from sync_pipeline.domain.secret import Secret
-from sync_pipeline.settings import (
-    KNOWN,
-    OWN,
-    PACKAGED_MAPPING,
-    SETTINGS,
-    STEERING,
-    Settings,
-    describe,
-    duration,
-    load_settings,
-    read_env_file,
-    shown_duration,
-)
+from sync_pipeline.settings import KNOWN, OWN, PACKAGED_MAPPING, SETTINGS, STEERING, Settings, describe, load_settings
+from sync_pipeline.settings.reading import read_env_file
+from sync_pipeline.settings.values import duration, shown_duration, shown_size, size
 
 URL = "https://acme.my.salesforce.com"
-LOGIN = {"SALESFORCE_LOGIN_URL": URL, "SALESFORCE_CLIENT_ID": "c0nsumer", "SALESFORCE_CLIENT_SECRET": "s3cret"}
+LOGIN = {
+    "SALESFORCE_LOGIN_URL": URL,
+    "SALESFORCE_CLIENT_ID": "c0nsumer",
+    "SALESFORCE_CLIENT_SECRET": "s3cret",
+    "SYNC_HOME": "state",
+}
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
 FIXED = {
     "sort_slots": "more than two ranges put in order at once would not fit into the memory that is promised",
@@ -69,6 +64,11 @@ def test_a_time_is_read_as_it_is_shown(seconds: int) -> None:
     span = timedelta(seconds=seconds)
 
     assert duration(least=timedelta(0))(shown_duration(span)) == span
+
+
+@given(st.integers(min_value=0, max_value=10**6), st.sampled_from([1000**2, 1024**2, 1000**3, 1024**3]))
+def test_a_size_is_read_as_it_is_shown(units: int, unit: int) -> None:
+    assert size(shown_size(units * unit)) == units * unit
 
 
 plain = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=20)
@@ -150,6 +150,7 @@ def test_a_private_key_takes_the_place_of_a_secret(tmp_path: Path) -> None:
         SALESFORCE_USERNAME="sync@acme.com",
         SALESFORCE_PRIVATE_KEY_FILE="key.pem",
         SALESFORCE_JWT_AUDIENCE="https://test.salesforce.com",
+        SYNC_HOME="state",
     )
 
     assert settings.private_key == Secret(PEM)
@@ -397,6 +398,12 @@ def test_paths_of_the_environment_are_relative_to_the_current_folder(tmp_path: P
     assert (settings.home, settings.mapping) == ((tmp_path / "state").resolve(), tmp_path / "m.toml")
 
 
+def test_nights_of_a_real_org_never_depend_on_the_folder_that_a_command_is_started_in(tmp_path: Path) -> None:
+    error = refusal(tmp_path, **(LOGIN | {"SYNC_HOME": ""}))
+
+    assert "SYNC_HOME is empty; name the folder that keeps the nights of this org" in error.message
+
+
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
 
@@ -423,10 +430,11 @@ def test_quotes_comments_and_export_are_understood(tmp_path: Path) -> None:
         "\ufeff# settings\n"
         "\n"
         "export SALESFORCE_LOGIN_URL=https://acme.my.salesforce.com  # production\n"
+        "SYNC_HOME=state\n"
         "SALESFORCE_CLIENT_ID = 'c0ns#umer'\n"
         'SALESFORCE_CLIENT_SECRET="a\\"b \\\\ #c"   # a quoted one\n'
         "  SYNC_LANES=3\n"
-        "SYNC_DEADLINE=# none\n",
+        "SYNC_DEADLINE=none # none\n",
         encoding="utf-8",
     )
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sync_pipeline.cli.terminal import Terminal
 from sync_pipeline.domain.errors import HeldElsewhere, SettingsError, Stopped, SyncError, UsageError
 from sync_pipeline.engine.alerting import Alerts, Planning
-from sync_pipeline.engine.recipients import send
+from sync_pipeline.notify.recipients import send
 from sync_pipeline.wiring import open_alerts
 
 NO_FAILURE = (HeldElsewhere, Stopped, UsageError)

@@ -85,6 +85,7 @@ def _show_plan(terminal: Terminal, planned: Plan, duplicated_keys: int) -> None:
 def reconcile(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Source and org compared as they are now. Writes nothing, neither to the org nor to the book."""
     with terminal.walls() as walls:
+        walls.mapping.check_comparable(walls.soql.describe())
         night = walls.book.newest()
         if night is not None:
             night.plan.check_belongs(walls.org, walls.mapping)

@@ -11,6 +11,8 @@ from functools import partial
 from sync_pipeline.cli.terminal import Terminal, printable
 from sync_pipeline.domain.errors import SyncError
 from sync_pipeline.domain.mapping import load_mapping
+from sync_pipeline.domain.types import check_source
+from sync_pipeline.engine.equality import folds_case
 from sync_pipeline.engine.planning import other_jobs
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.wiring import open_home
@@ -97,8 +99,8 @@ def doctor(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _examine_org(examination: Examination, walls: Walls) -> None:
     examination.check("night", lambda: _night(walls))
     examination.check("source", lambda: _source(walls))
-    examination.check("target", lambda: _target(walls))
-    examination.check("key", lambda: _key(walls))
+    if examination.check("target", lambda: _target(walls)):
+        examination.check("key", lambda: _key(walls))
     examination.check("limits", lambda: _limits(walls))
     examination.check("other loads", lambda: _other_jobs(walls))
     examination.notes("other loads", walls.soql.other_loads)
@@ -140,8 +142,11 @@ def _night(walls: Walls) -> str:
 
 def _source(walls: Walls) -> str:
     columns = walls.data_cloud.columns()
-    walls.mapping.check_source(columns)
-    return f"{walls.mapping.source_object} has all {len(walls.mapping.source_columns)} columns of the mapping"
+    check_source(walls.mapping, columns)
+    return (
+        f"{walls.mapping.source_object} has all {len(walls.mapping.source_columns)} columns of the mapping, "
+        "of types that can be read"
+    )
 
 
 def _target(walls: Walls) -> str:
@@ -151,19 +156,17 @@ def _target(walls: Walls) -> str:
 
 
 def _key(walls: Walls) -> str:
-    name = walls.mapping.target_key
-    key = walls.soql.describe().field(name)
-    if key is None or not key.external_id:
+    name, target = walls.mapping.target_key, walls.soql.describe()
+    key = target.field(name)
+    if key is None or not key.unique:
         raise Finding(
-            f"{name} is not an external id of {walls.mapping.target_object} that this user may see",
-            next_step="Mark the field External ID and Unique in the org (Setup, Object Manager), or correct the mapping.",
-        )
-    if not key.unique:
-        raise Finding(
-            f"{name} is an external id, but not unique: rows with one key make an upsert fail",
+            f"'{name}' can be matched by, but is not unique: rows with one key make an upsert fail",
             next_step="Mark the field Unique in the org (Setup, Object Manager).",
         )
-    return f"{name} is a unique external id, letter case {'counts' if key.case_sensitive else 'does not count'}"
+    if key.is_number:
+        return f"'{name}' is a unique number"
+    counts = "does not count" if folds_case(walls.mapping, target) else "counts"
+    return f"'{name}' is a unique external id, letter case {counts}"
 
 
 def _limits(walls: Walls) -> str:

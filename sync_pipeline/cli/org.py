@@ -39,6 +39,7 @@ def serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
     client, secret = _client(org, arguments.client_id, arguments.client_secret)
 
     def ready(base_url: str) -> None:
+        terminal.print(f"SYNC_HOME={org.folder.with_name(f'{org.folder.name}_nights').resolve()}")
         terminal.print(f"SALESFORCE_LOGIN_URL={base_url}")
         terminal.print(f"SALESFORCE_CLIENT_ID={client}")
         terminal.print(f"SALESFORCE_CLIENT_SECRET={secret}")

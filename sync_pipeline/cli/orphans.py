@@ -39,7 +39,7 @@ def _show(walls: Walls, found: Orphans, terminal: Terminal) -> None:
     terminal.print(f"{found.rows:,} of {found.present:,} rows with a key are only in the org ({found.share:.2%}).")
     if not found.rows:
         return
-    sample = walls.soql.rows_of(found.keys.head(ROWS_SHOWN).to_list())
+    sample = next(rows_of(walls, found, keys_at_once=ROWS_SHOWN))
     terminal.print()
     terminal.table(sample.columns, sample.head(ROWS_SHOWN).iter_rows())
     if found.rows > ROWS_SHOWN:

@@ -20,6 +20,7 @@ from sync_pipeline.domain.mapping import Mapping as FieldTable
 from sync_pipeline.domain.mapping import load_mapping
 from sync_pipeline.domain.night import JobEntry, NightEntry, RangeEntry
 from sync_pipeline.engine.certificate import read_chain
+from sync_pipeline.engine.duplicates import refused, standing
 from sync_pipeline.engine.equality import Equality
 from sync_pipeline.engine.values import BLANKS, convert
 from sync_pipeline.engine.walls import Walls
@@ -127,29 +128,39 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> int:
     key: str = arguments.key
     with terminal.walls() as walls:
         mapping, target = walls.mapping, walls.soql.describe()
+        mapping.check_comparable(target)
+        equality = Equality(mapping, target)
         # The source may write the key with blanks at its ends; everything behind it knows the key without them.
-        staged_key = key.strip(BLANKS)
-        written = [key] if key == staged_key else [key, staged_key]
-        source = walls.data_cloud.rows_named(written).unique(maintain_order=True)
-        present = walls.soql.rows_of([staged_key])
+        bare = key.strip(BLANKS)
+        (named,) = equality.as_source([bare])
+        source = walls.data_cloud.rows_matched([named], fold_case=equality.folds_case).sort(mapping.source_key)
+        groups = standing(walls.data_cloud.duplicates(fold_case=equality.folds_case, among=[named]))
+        present = walls.soql.rows_of([bare], as_numbers=equality.has_number_key)
+        is_meant = equality.matched(present[mapping.target_key]).is_in(equality.matched(pl.Series([bare])).implode())
+        present = present.filter(is_meant)
         _show_rows(terminal, f"source {mapping.source_object}", source)
-        _show_nights(terminal, walls, {*written, *source[mapping.source_key]}, staged_key)
+        spelled = {key, bare, named, *source[mapping.source_key]}
+        _show_nights(terminal, walls, spelled, sorted({text.strip(BLANKS) for text in spelled}))
         _show_rows(terminal, f"org {mapping.target_object}", present)
-    if mapping.tie_breaker is not None:
-        source = source.filter(pl.col(mapping.tie_breaker) == pl.col(mapping.tie_breaker).max())
-    converted = convert(source, mapping, target)
-    for code, message, column in converted.rejections.select("code", "message", "column").iter_rows():
+    rejections = refused(source, mapping, target, groups)
+    # A row that another one stands for is not what keeps the key from the org.
+    for code, message, column in (
+        rejections.filter(~pl.col("set_aside")).select("code", "message", "column").iter_rows()
+    ):
         terminal.print(f"The source row cannot be sent: {printable(message)} ({code}, column {column}).")
+    places = pl.int_range(source.height, dtype=pl.UInt32, eager=True)
+    sent = source.filter(~places.is_in(rejections.filter("set_aside")["index"].implode()))
     if not source.height or not present.height:
         terminal.print(f"The {'source' if present.height else 'org'} holds no such row.")
         return 1
-    differences = Equality(mapping, target).differences(converted.frame, present.rename({mapping.target_key: "key"}))
+    converted = convert(sent, mapping, target)
+    differences = equality.differences(converted.frame, present.rename({mapping.target_key: "key"}))
     for row in differences.iter_rows(named=True):
         terminal.print(f"{row['column']} differs: source {_shown(row['staged'])}, org {_shown(row['present'])}")
-    is_single = source.height == present.height == 1
+    is_single = sent.height == present.height == 1
     if not is_single:
-        terminal.print(f"The source has {source.height} rows with this key, the org {present.height}.")
-    is_equal = is_single and not differences.height and not converted.rejections.height
+        terminal.print(f"The source has {sent.height} rows with this key, the org {present.height}.")
+    is_equal = is_single and not differences.height and not (~rejections["set_aside"]).any()
     terminal.print("The org holds this row with equal values." if is_equal else "Source and org differ.")
     return 0 if is_equal else 1
 
@@ -162,15 +173,16 @@ def _show_rows(terminal: Terminal, side: str, rows: pl.DataFrame) -> None:
         terminal.print(f"{side}: " + ", ".join(f"{name} {_shown(value)}" for name, value in row.items()))
 
 
-def _show_nights(terminal: Terminal, walls: Walls, written: Collection[str], staged_key: str) -> None:
-    """What each night knows of the key, the newest first: its ledgers where they are kept, else its certificate."""
+def _show_nights(terminal: Terminal, walls: Walls, written: Collection[str], staged: Collection[str]) -> None:
+    """What each night knows of the key in these spellings, the newest first: its ledgers where they are kept, else its
+    certificate."""
     chain = read_chain(walls.area, walls.book, keys=walls.certificate_keys)
     nights = walls.book.nights(limit=NIGHTS_KEPT)
     for night in nights:
         for entry in walls.book.ranges(night.plan_id):
             planned = night.plan.range(entry.partition)
             if planned is not None and any(key in planned.range for key in written):
-                _show_range(terminal, walls, night, entry, staged_key)
+                _show_range(terminal, walls, night, entry, staged)
         certificate = chain.of(night.plan_id)
         if certificate is not None:
             _show_certificate(terminal, certificate, written)
@@ -182,7 +194,9 @@ def _show_nights(terminal: Terminal, walls: Walls, written: Collection[str], sta
         terminal.print("staged: there is no night yet")
 
 
-def _show_range(terminal: Terminal, walls: Walls, night: NightEntry, entry: RangeEntry, key: str) -> None:
+def _show_range(
+    terminal: Terminal, walls: Walls, night: NightEntry, entry: RangeEntry, staged: Collection[str]
+) -> None:
     """What the ledger of one range says of the key, the newest generation first."""
     where = f"night {night.plan_id}, range {entry.partition}"
     if walls.area.is_range_locked(entry.partition):
@@ -197,7 +211,7 @@ def _show_range(terminal: Terminal, walls: Walls, night: NightEntry, entry: Rang
         is_kept = True
         told = where if generation == entry.generation else f"{where}, generation {generation}"
         with RangeStore.read_only(folder) as store:
-            facts = store.lookup(key)
+            facts = [row for key in staged for row in store.lookup(key)]
         if not facts:
             terminal.print(f"{told}: {entry.state.value}, the key was not staged")
         for row in facts:

@@ -11,10 +11,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from itertools import pairwise
 
 LABEL_LENGTH = 11
 """Characters of the upper bound that are shown in a partition key."""
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?\Z")
+EXACT = Context(prec=1_000)
+"""Rounds no number that a key may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +83,14 @@ def cover(boundaries: Sequence[str]) -> tuple[KeyRange, ...]:
     """
     edges: list[str | None] = [None, *boundaries, None]
     return tuple(KeyRange(after, through) for after, through in pairwise(edges))
+
+
+def plain_number(text: str) -> str | None:
+    """A number without an exponent, a plus sign or zeros that say nothing: ``10000000`` for ``1.0E7``.
+
+    ``None`` for a text that is no number of ASCII digits.
+    """
+    if not NUMBER.match(text):
+        return None
+    number = Decimal(text)
+    return format(number.normalize(EXACT), "f") if number else "0"

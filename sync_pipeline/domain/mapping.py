@@ -1,7 +1,8 @@
 """The field table: which source column goes into which target field, and what a null means.
 
 The mapping is a TOML file so that another object or another field is an edit, not code. ``TargetObject`` is what the
-org's describe call says of the other side; ``Mapping.check_target`` holds the two against each other before a night.
+org's describe call says of the other side; ``Mapping.check_target`` holds the two against each other before a night,
+``types.py`` the mapping against the source.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -43,9 +45,7 @@ class NullPolicy(StrEnum):
 
 
 TARGET_TYPES: AnyMapping[FieldType, frozenset[str]] = {
-    FieldType.TEXT: frozenset(
-        "string textarea picklist multipicklist phone email url combobox encryptedstring id".split()
-    ),
+    FieldType.TEXT: frozenset("string textarea picklist multipicklist phone email url combobox id".split()),
     FieldType.NUMBER: frozenset("double currency percent int long".split()),
     FieldType.DATE: frozenset({"date"}),
     FieldType.DATETIME: frozenset({"datetime"}),
@@ -53,6 +53,16 @@ TARGET_TYPES: AnyMapping[FieldType, frozenset[str]] = {
     FieldType.REFERENCE: frozenset({"reference", "id"}),
 }
 """Types that describe may name for a target field of each kind."""
+
+KEY_TEXTS: frozenset[str] = frozenset({"string", "email"})
+KEY_NUMBERS: frozenset[str] = frozenset({"double", "int", "long"})
+"""Types of a key by which rows can be matched: an external id is a text, an email address or a number.
+
+"External ID" of custom field attributes: https://help.salesforce.com/s/articleView?id=platform.custom_field_attributes.htm&type=5
+"""
+
+RECORD_ID = "Id"
+ENCRYPTED = "encryptedstring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +84,18 @@ class TargetField:
     id_lookup: bool = False
     unique: bool = False
     case_sensitive: bool = False
+    auto_number: bool = False
+    calculated: bool = False
+    """A formula; the org works its value out."""
+    rich_text: bool = False
+    """The value is markup, which the org cleans and writes anew on save."""
     picklist: tuple[str, ...] | None = None
-    """Active values of a restricted picklist; ``None`` when any text is accepted."""
+    """The field's list of values as the org spells them, active or not; ``None`` for a field without one."""
+
+    @property
+    def is_number(self) -> bool:
+        """A key of this field is a number, however it is written."""
+        return self.type in KEY_NUMBERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,44 +155,94 @@ class Mapping:
         """16 hex digits that change with any change of meaning; a night belongs to one digest."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
-    def check_source(self, columns: AnyMapping[str, str]) -> None:
-        """Raises ``MappingError`` when the source object lacks a mapped column. ``columns`` is name to SQL type."""
-        known = {name.lower() for name in columns}
-        missing = [name for name in self.source_columns if name.lower() not in known]
-        if missing:
-            raise MappingError(
-                f"The source object {self.source_object} has no column {', '.join(missing)}.",
-                hint=f"It has: {', '.join(sorted(columns))}. Correct the mapping (SYNC_MAPPING).",
-            )
-
     def check_target(self, target: TargetObject) -> None:
         """Raises ``MappingError`` when the target cannot take what the mapping sends, naming every reason."""
-        problems = []
-        key = target.field(self.target_key)
-        if key is None:
-            problems.append(f"{self.target_object} has no field {self.target_key} (or the user may not see it)")
-        elif not (key.external_id or key.id_lookup):
-            problems.append(f"{self.target_key} is not marked External ID, so rows cannot be matched by it")
+        problems = [*self._key_problems(target), *self._key_refusals(target)]
         for mapped in self.fields:
-            field = target.field(mapped.target)
-            if field is None:
-                problems.append(f"{self.target_object} has no field {mapped.target} (or the user may not see it)")
-            elif not (field.createable and field.updateable):
-                problems.append(f"{mapped.target} is read-only for this user")
-            elif field.type not in TARGET_TYPES[mapped.type]:
-                problems.append(
-                    f"{mapped.target} is of type {field.type}, which the mapping's {mapped.type} cannot fill"
-                )
+            problems += self._field_problems(mapped, target) or self._field_refusals(mapped, target)
         sent = {name.lower() for name in self.target_columns}
         for field in target.fields.values():
             is_needed = field.createable and not field.nillable and not field.defaulted_on_create
             if is_needed and field.type != "boolean" and field.name.lower() not in sent:
-                problems.append(f"{field.name} is required on create, but the mapping does not fill it")
+                problems.append(f"'{field.name}' is required on create, but the mapping does not fill it")
+        self._refuse(problems)
+
+    def check_comparable(self, target: TargetObject) -> None:
+        """Raises ``MappingError`` when rows of the target cannot be matched or compared with the source's, naming every
+        reason: the part of ``check_target`` that holds for whoever only reads."""
+        problems = self._key_problems(target)
+        for mapped in self.fields:
+            problems += self._field_problems(mapped, target)
+        self._refuse(problems)
+
+    def _refuse(self, problems: Sequence[str]) -> None:
         if problems:
             raise MappingError(
-                f"The mapping does not fit {self.target_object}: {'; '.join(problems)}.",
+                f"The mapping does not fit '{self.target_object}': {'; '.join(problems)}.",
                 hint="Correct the mapping (SYNC_MAPPING) or the field's rights in the org.",
             )
+
+    def _key_problems(self, target: TargetObject) -> list[str]:
+        """Why rows cannot be matched by the target key."""
+        name, key = self.target_key, target.field(self.target_key)
+        if name.lower() == RECORD_ID.lower():
+            return [f"'{name}' cannot be the key: the org gives record ids itself, so that no new row can have one"]
+        if key is None:
+            return [self._absent(name)]
+        if not (key.external_id or key.id_lookup):
+            return [f"'{name}' is not marked External ID, so rows cannot be matched by it"]
+        if key.type not in KEY_TEXTS | KEY_NUMBERS:
+            return [f"'{name}' is of type {key.type}; a key must be a text, an email address or a number"]
+        return []
+
+    def _key_refusals(self, target: TargetObject) -> list[str]:
+        """Why the org would not take the key of a new row. Nobody asks whether it may be updated: an upsert finds a row by
+        its key, and so never gives it another one."""
+        key = target.field(self.target_key)
+        if key is None or self._key_problems(target):
+            return []
+        if made := _made_by_org(key):
+            return [f"'{self.target_key}' {made}"]
+        return [] if key.createable else [f"'{self.target_key}' cannot be set on create by this user"]
+
+    def _field_problems(self, mapped: FieldMapping, target: TargetObject) -> list[str]:
+        """Why a field cannot be compared with its source column."""
+        name, field = mapped.target, target.field(mapped.target)
+        if field is None:
+            return [self._absent(name)]
+        if field.type == ENCRYPTED:
+            return [f"'{name}' is encrypted: the org hands it out masked, so that it cannot be compared"]
+        if field.type not in TARGET_TYPES[mapped.type]:
+            return [f"'{name}' is of type {field.type}, which the mapping's {mapped.type} cannot fill"]
+        if field.rich_text:
+            return [f"'{name}' is rich text: the org rewrites its markup on save, so that it cannot be compared"]
+        return []
+
+    def _field_refusals(self, mapped: FieldMapping, target: TargetObject) -> list[str]:
+        """Why the org would not take the values of a field."""
+        name, field = mapped.target, target.field(mapped.target)
+        if field is None:
+            return []
+        if made := _made_by_org(field):
+            return [f"'{name}' {made}"]
+        return [] if field.createable and field.updateable else [f"'{name}' is read-only for this user"]
+
+    def _absent(self, name: str) -> str:
+        return f"'{self.target_object}' has no field '{name}' (or the user may not see it)"
+
+
+def _made_by_org(field: TargetField) -> str:
+    """What fills the field in the org itself; empty when nothing does.
+
+    "Field" of DescribeSObjectResult: https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/sforce_api_calls_describesobjects_describesobjectresult.htm
+    """
+    if field.auto_number:
+        return "is an auto-number, which the org fills itself"
+    return "is a formula, which the org fills itself" if field.calculated else ""
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def load_mapping(path: Path) -> Mapping:
@@ -212,11 +282,14 @@ def parse_mapping(text: str) -> Mapping:
         tie_breaker=_name(source, "tie_breaker", where="[source]") if "tie_breaker" in source else None,
         group_by=_name(target, "group_by", where="[target]") if "group_by" in target else None,
     )
-    targets = [name.lower() for name in mapping.target_columns]
-    if doubled := sorted({name for name in targets if targets.count(name) > 1}):
-        raise MappingError(f"the target field {', '.join(doubled)} is filled twice.")
+    written: dict[str, list[str]] = {}
+    for name in mapping.target_columns:
+        written.setdefault(name.lower(), []).append(name)
+    if doubled := [names[0] for names in written.values() if len(names) > 1]:
+        told = f"field {_quoted(doubled)} is" if len(doubled) == 1 else f"fields {_quoted(doubled)} are"
+        raise MappingError(f"the target {told} filled twice.")
     if mapping.group_by is not None and mapping.group_by not in {f.target for f in fields}:
-        raise MappingError(f"group_by names {mapping.group_by}, which no [[field]] fills.")
+        raise MappingError(f"group_by names '{mapping.group_by}', which no [[field]] fills.")
     return mapping
 
 

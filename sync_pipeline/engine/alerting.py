@@ -29,7 +29,8 @@ from sync_pipeline.domain.night import NightEntry, RangeEntry
 from sync_pipeline.domain.policy import Policy
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.engine.findings import deadline_at, night_findings
-from sync_pipeline.engine.recipients import Tone, call_heartbeat, recipients_of, send
+from sync_pipeline.notify.recipients import Tone, recipients_of, send
+from sync_pipeline.notify.watchdog import call_heartbeat
 from sync_pipeline.staging.book import Book
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Any
 import polars as pl
 
 from sync_pipeline.domain.errors import RequestRefused, WireError
-from sync_pipeline.domain.mapping import FieldMapping
-from sync_pipeline.engine.equality import Equality
+from sync_pipeline.domain.mapping import FieldMapping, FieldType
+from sync_pipeline.engine.equality import TRIMMED, TRUTHS, Equality
 from sync_pipeline.engine.walls import Walls
 
 log = logging.getLogger(__name__)
@@ -31,16 +31,17 @@ def distribution(walls: Walls, equality: Equality) -> dict[str, Any] | None:
     if mapped is None:
         return None
     try:
-        source = _canonical(walls.data_cloud.count_by(mapped.source), mapped, equality)
-        org = _canonical(walls.soql.count_by(mapped.target), mapped, equality)
+        source, from_source = _canonical(walls.data_cloud.count_by(mapped.source), mapped, equality, is_present=False)
+        org, from_org = _canonical(walls.soql.count_by(mapped.target), mapped, equality, is_present=True)
     except (RequestRefused, WireError) as error:
         walls.interruption.check()
         log.warning("rows are not counted by %s: %s", mapped.target, error.message)
         return {"field": mapped.target, "rows": [], "note": f"not counted: {error.message}"}
-    values = sorted(source.keys() | org.keys(), key=lambda value: (-max(source[value], org[value]), value))
+    shown = from_source | from_org  # as the org writes it, where it has it
+    values = sorted(shown, key=lambda value: (-max(source[value], org[value]), shown[value]))
     return {
         "field": mapped.target,
-        "rows": [[value, source[value], org[value]] for value in values],
+        "rows": [[shown[value], source[value], org[value]] for value in values],
         "note": "every row with a key, on both sides",
     }
 
@@ -50,11 +51,17 @@ def _wanted(walls: Walls) -> FieldMapping | None:
     return next((mapped for mapped in walls.mapping.fields if mapped.target.lower() == name), None)
 
 
-def _canonical(counts: Mapping[str, int], mapped: FieldMapping, equality: Equality) -> Counter[str]:
-    """The same counts with values that are equal for Salesforce taken together; null is empty text."""
+def _canonical(
+    counts: Mapping[str, int], mapped: FieldMapping, equality: Equality, *, is_present: bool
+) -> tuple[Counter[str], dict[str, str]]:
+    """The same counts with values that are equal for Salesforce taken together, by their canonical form, and how each is
+    shown: a text as it is written. Null is empty text."""
     values = pl.Series(list(counts), dtype=pl.String).replace("", None)
-    told = equality.canonical_values(values, mapped).cast(pl.String).fill_null("")
-    found: Counter[str] = Counter()
-    for value, rows in zip(told, counts.values(), strict=True):
+    told = equality.canonical_values(values, mapped, is_present=is_present).cast(pl.String).fill_null("")
+    if mapped.type is FieldType.BOOLEAN:
+        told = told.replace({str(number): word for word, number in TRUTHS.items()})
+    found, shown = Counter[str](), dict[str, str]()
+    for value, written, rows in zip(told, counts, counts.values(), strict=True):
         found[value] += rows
-    return found
+        shown.setdefault(value, written.strip(TRIMMED) if mapped.type is FieldType.TEXT else value)
+    return found, shown

@@ -14,8 +14,9 @@ import polars as pl
 
 from sync_pipeline.domain.ledger import RowOutcome
 from sync_pipeline.domain.mapping import Mapping, TargetObject
+from sync_pipeline.engine.duplicates import refused
 from sync_pipeline.engine.equality import INSTANT_FORMAT, Equality
-from sync_pipeline.engine.values import BLANKS, convert
+from sync_pipeline.engine.values import convert
 from sync_pipeline.staging.comparison import Kind
 
 CHANGED: Final = "changed since"
@@ -125,21 +126,25 @@ def _different(equality: Equality, single: pl.DataFrame, expected: pl.DataFrame,
     )
 
 
-def mark_changed(equality: Equality, drift: pl.DataFrame, source: pl.DataFrame, present: pl.DataFrame) -> pl.DataFrame:
+def mark_changed(
+    equality: Equality, drift: pl.DataFrame, source: pl.DataFrame, groups: pl.DataFrame, present: pl.DataFrame
+) -> pl.DataFrame:
     """The same rows, those ``changed since`` that the source explains: the org holds what the source says now, or the
     source has lost the row as well.
 
-    ``source`` are the source's rows of these keys as they are now, as text.
+    ``source`` are the source's rows of these keys as they are now, as text, in the order of the key; ``groups`` tell
+    which of several rows of a key is sent.
     """
     if not drift.height:
         return drift
     mapping = equality.mapping
-    now = sendable(source, mapping, equality.target)
-    there = source[mapping.source_key].str.strip_chars(BLANKS).implode()
+    now = sendable(source, mapping, equality.target, groups)
+    there = equality.matched(source[mapping.source_key]).implode()
     unequal = equality.differences(now, present)["key"].implode()
-    follows = now.filter(~pl.col("key").is_in(unequal))["key"].implode()
-    was_changed = (pl.col("finding") == Kind.DIFFERENT) & pl.col("key").is_in(follows)
-    was_deleted = (pl.col("finding") == Kind.MISSING) & ~pl.col("key").is_in(there)
+    follows = equality.matched(now.filter(~pl.col("key").is_in(unequal))["key"]).implode()
+    keys = equality.matched(drift["key"])
+    was_changed = (pl.col("finding") == Kind.DIFFERENT) & keys.is_in(follows)
+    was_deleted = (pl.col("finding") == Kind.MISSING) & ~keys.is_in(there)
     told = pl.when(was_changed).then(pl.lit(SOURCE_FOLLOWED)).when(was_deleted).then(pl.lit(DELETED))
     return drift.with_columns(
         pl.when(was_changed | was_deleted).then(pl.lit(CHANGED)).otherwise("finding").alias("finding"),
@@ -148,11 +153,11 @@ def mark_changed(equality: Equality, drift: pl.DataFrame, source: pl.DataFrame, 
     )
 
 
-def sendable(rows: pl.DataFrame, mapping: Mapping, target: TargetObject) -> pl.DataFrame:
-    """Source rows as they would be staged, without those that would be quarantined for their values."""
-    converted = convert(rows, mapping, target)
+def sendable(rows: pl.DataFrame, mapping: Mapping, target: TargetObject, groups: pl.DataFrame) -> pl.DataFrame:
+    """Source rows (in key order) as they would be staged, without those that would be quarantined."""
+    rejections = refused(rows, mapping, target, groups)
     positions = pl.int_range(rows.height, dtype=pl.UInt32, eager=True)
-    return converted.frame.filter(~positions.is_in(converted.rejections["index"].implode()))
+    return convert(rows, mapping, target).frame.filter(~positions.is_in(rejections["index"].implode()))
 
 
 def with_reasons(

@@ -15,16 +15,19 @@ import polars as pl
 
 from sync_pipeline.domain.errors import StateError
 from sync_pipeline.domain.keys import KeyRange
-from sync_pipeline.domain.mapping import Mapping
-from sync_pipeline.engine.values import REJECTIONS, reject
+from sync_pipeline.domain.mapping import Mapping, TargetObject
+from sync_pipeline.engine.values import REJECTIONS, convert, reject
 from sync_pipeline.staging.durable import Disk, private_folder
 
 DUPLICATE_KEY: Final = "DUPLICATE_KEY"
 EQUAL_DUPLICATE: Final = "EQUAL_DUPLICATE"
 TIE_BREAKER_LOSER: Final = "TIE_BREAKER_LOSER"
 
-SCHEMA: Final = pl.Schema({"key": pl.String, "matched": pl.String, "rows": pl.Int64, "tie": pl.String})
-"""One row for each source key of a group that the target matches as one; ``tie`` is its latest tie-breaker."""
+SCHEMA: Final = pl.Schema(
+    {"key": pl.String, "matched": pl.String, "rows": pl.Int64, "tie": pl.String, "best": pl.String}
+)
+"""One row for each source key of a group that the target matches as one; ``tie`` is its latest tie-breaker, ``best`` that
+of the whole group. The source says which is the latest: its texts are only compared for being equal."""
 
 FILE: Final = "duplicates.parquet"
 
@@ -51,22 +54,34 @@ def groups_in(folder: Path, key_range: KeyRange, *, must_exist: bool = False) ->
             hint="Start a new night with `sync-pipeline sync --fresh`.",
         )
     try:
-        groups = pl.read_parquet(file) if file.exists() else pl.DataFrame(schema=SCHEMA)
-    except pl.exceptions.PolarsError as error:
+        groups = standing(pl.read_parquet(file) if file.exists() else pl.DataFrame(schema=SCHEMA))
+    except pl.exceptions.PolarsError as error:  # cut short, or written by a version that did not ask for the best
         raise StateError(
             f"{file} cannot be read: {error}.", hint="Start a new night with `sync-pipeline sync --fresh`."
         ) from None
-    best = pl.col("tie").max().over("matched")
-    groups = groups.with_columns(
-        pl.len().over("matched").alias("keys"),
-        best.alias("best"),
-        (pl.col("tie") == best).sum().over("matched").alias("best_keys"),
-    )
     if key_range.after is not None:
         groups = groups.filter(pl.col("key") > key_range.after)
     if key_range.through is not None:
         groups = groups.filter(pl.col("key") <= key_range.through)
-    return groups.select("key", "keys", "best", "best_keys")
+    return groups
+
+
+def standing(groups: pl.DataFrame) -> pl.DataFrame:
+    """``SCHEMA`` rows of whole groups as ``judge`` wants them: ``key``, ``keys``, ``best`` and ``best_keys``."""
+    return groups.select(
+        "key",
+        pl.len().over("matched").alias("keys"),
+        "best",
+        (pl.col("tie") == pl.col("best")).sum().over("matched").alias("best_keys"),
+    )
+
+
+def refused(rows: pl.DataFrame, mapping: Mapping, target: TargetObject, groups: pl.DataFrame) -> pl.DataFrame:
+    """Rejections of source rows (in key order), for their values or beside the other rows of their key: what a night over
+    these rows would quarantine, and so the only answer to which of equal rows is sent."""
+    rejections = convert(rows, mapping, target).rejections
+    doubles = judge(rows, mapping, groups)
+    return pl.concat([rejections, doubles]).unique(subset="index", keep="first", maintain_order=True)
 
 
 def judge(frame: pl.DataFrame, mapping: Mapping, groups: pl.DataFrame) -> pl.DataFrame:

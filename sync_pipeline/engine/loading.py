@@ -30,6 +30,7 @@ from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, UploadPart
 from sync_pipeline.domain.night import JobEntry
 from sync_pipeline.domain.plan import Plan, PlannedRange
 from sync_pipeline.engine.budget import check_calls, check_disk
+from sync_pipeline.engine.equality import Equality
 from sync_pipeline.engine.planning import PART_BYTES
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.salesforce.bulk import TRANSIENT_CODES, render_csv
@@ -87,6 +88,7 @@ class Loader:
         planned: PlannedRange,
         store: RangeStore,
         *,
+        equality: Equality,
         generation: int,
         expected: int,
         on_rows: Callable[[Counts, int], None],
@@ -95,6 +97,7 @@ class Loader:
         self._plan = plan
         self._planned = planned
         self._store = store
+        self._equality = equality
         self._generation = generation
         self._expected = expected
         self._on_rows = on_rows
@@ -413,6 +416,7 @@ class Loader:
                         failures=results.failures,
                         unprocessed=results.unprocessed,
                         transient=TRANSIENT_CODES,
+                        matched=self._equality.matched,
                     )
             except RequestRefused as error:
                 reason = error.message

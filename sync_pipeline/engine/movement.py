@@ -15,7 +15,7 @@ from typing import Final
 import polars as pl
 
 from sync_pipeline.domain.plan import PlannedRange
-from sync_pipeline.engine.equality import KEY_SEED
+from sync_pipeline.engine.equality import KEY_SEED, Equality
 from sync_pipeline.engine.values import BLANKS
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.staging.comparison import Comparison, Kind, Side
@@ -32,11 +32,12 @@ def moved_keys(
     ranges: Sequence[PlannedRange],
     staged: Callable[[PlannedRange], Iterable[pl.Series]],
     folder: Path,
+    equality: Equality,
 ) -> Iterator[pl.DataFrame]:
     """Keys that came to these ranges or left them since their rows were staged: ``key``, ``place``, ``movement``.
 
-    ``staged`` gives the staged keys of a range. Keys are told apart without the blanks at their ends; rows without a key
-    and further rows of one key are left out. In constant memory; ``folder`` is where the sides are kept meanwhile.
+    ``staged`` gives the staged keys of a range. Keys are told apart as the target tells them apart; rows without a key and
+    further rows of one key are left out. In constant memory; ``folder`` is where the sides are kept meanwhile.
     """
     edges = [planned.range.through for planned in ranges[:-1] if planned.range.through is not None]
     places = [planned.place for planned in ranges]
@@ -44,10 +45,10 @@ def moved_keys(
         for planned in ranges:
             for keys in staged(planned):
                 walls.interruption.check()
-                comparison.add(Side.EXPECTED, _side(keys, planned.place))
+                comparison.add(Side.EXPECTED, _side(keys, planned.place, equality))
             for keys in walls.data_cloud.keys(planned.range):
                 walls.interruption.check()
-                comparison.add(Side.PRESENT, _side(keys, planned.place))
+                comparison.add(Side.PRESENT, _side(keys, planned.place, equality))
         for found in comparison.findings():
             moved = found.filter(pl.col("kind").is_in(list(WORDS)))
             inside = pl.Series([places[bisect_left(edges, key)] for key in moved["key"]], dtype=pl.UInt32)
@@ -58,13 +59,13 @@ def moved_keys(
             )
 
 
-def _side(keys: pl.Series, place: int) -> pl.DataFrame:
+def _side(keys: pl.Series, place: int, equality: Equality) -> pl.DataFrame:
     trimmed = keys.str.strip_chars(BLANKS)
     known = trimmed.filter((trimmed != "").fill_null(value=False))
     return pl.DataFrame(
         {
             "key": known,
-            "matched": known.hash(KEY_SEED),
+            "matched": equality.matched(known).hash(KEY_SEED),
             "digest": pl.repeat(0, len(known), dtype=pl.UInt64, eager=True),
             "place": pl.repeat(place, len(known), dtype=pl.UInt32, eager=True),
             "sent": pl.repeat(value=True, n=len(known), dtype=pl.Boolean, eager=True),

@@ -40,11 +40,13 @@ JOB_ROWS: Final = 100_000
 
 @dataclass(frozen=True)
 class Orphans:
-    """``keys`` of rows that only the org has, as the org writes them, among ``present`` rows with a key."""
+    """``keys`` of rows that only the org has, as the org writes them, among ``present`` rows with a key. ``equality`` says
+    which spellings are one key."""
 
     keys: pl.Series
     rows: int
     present: int
+    equality: Equality
 
     @property
     def share(self) -> float:
@@ -63,7 +65,12 @@ class Deletion:
 
 
 def find_orphans(walls: Walls, *, on_event: Callable[[str], None] = log.info) -> Orphans:
-    """Reads source and org now, by their keys alone. Rows of the source that cannot be sent protect theirs all the same."""
+    """Reads source and org now, by their keys alone. Rows of the source that cannot be sent protect theirs all the same.
+
+    Raises ``MappingError`` when keys of the two cannot be compared.
+    """
+    target = walls.soql.describe()
+    walls.mapping.check_comparable(target)
     found: list[pl.Series] = [pl.Series("key", [], dtype=pl.String)]
     plan = _plan(walls)
     measured = measure(
@@ -77,17 +84,20 @@ def find_orphans(walls: Walls, *, on_event: Callable[[str], None] = log.info) ->
         on_orphans=found.append,
     )
     keys = pl.concat(found)
-    return Orphans(keys.unique().sort(), rows=len(keys), present=measured.present or 0)
+    equality = Equality(walls.mapping, target)
+    return Orphans(keys.unique().sort(), rows=len(keys), present=measured.present or 0, equality=equality)
 
 
-def rows_of(walls: Walls, orphans: Orphans) -> Iterator[pl.DataFrame]:
-    """The org's rows of these keys, with Id and who touched them last."""
-    for start in range(0, len(orphans.keys), LOOKED_UP):
+def rows_of(walls: Walls, orphans: Orphans, *, keys_at_once: int = LOOKED_UP) -> Iterator[pl.DataFrame]:
+    """The org's rows of these keys, with Id and who touched them last, for so many keys at once."""
+    equality = orphans.equality
+    for start in range(0, len(orphans.keys), keys_at_once):
         walls.interruption.check()
-        keys = orphans.keys.slice(start, LOOKED_UP)
-        found = walls.soql.rows_of(keys.to_list())
-        # The org may take keys for one that differ in letter case.
-        yield found.filter(found[walls.mapping.target_key].is_in(keys.implode()))
+        keys = orphans.keys.slice(start, keys_at_once)
+        found = walls.soql.rows_of(keys.to_list(), as_numbers=equality.has_number_key)
+        # The org's queries may take keys for one that its upserts tell apart by their letter case.
+        is_meant = equality.matched(found[walls.mapping.target_key]).is_in(equality.matched(keys).implode())
+        yield found.filter(is_meant)
 
 
 def delete_orphans(
@@ -151,13 +161,15 @@ def _no_night(walls: Walls) -> Iterator[None]:
 def _archived(walls: Walls, orphans: Orphans, archive: Path) -> tuple[pl.Series, int]:
     """Writes down the rows that are orphans still, and gives their ids and how many keys are none any more."""
     ids: list[pl.Series] = [pl.Series("Id", [], dtype=pl.String)]
-    equality = Equality(walls.mapping, walls.soql.describe())
+    equality = orphans.equality
     spared = 0
     descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         for frame in rows_of(walls, orphans):
             keys = frame[walls.mapping.target_key]
-            back = walls.data_cloud.rows_named(keys.to_list())[walls.mapping.source_key]
+            # The source may write a key otherwise than the org has it, and it is the org's row all the same.
+            named = walls.data_cloud.rows_named(equality.as_source(keys), fold_case=equality.folds_case)
+            back = named[walls.mapping.source_key]
             is_back = equality.matched(keys).is_in(equality.matched(back).implode())
             spared += int(is_back.sum())
             kept = frame.filter(~is_back)

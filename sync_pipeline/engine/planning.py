@@ -22,6 +22,7 @@ from sync_pipeline.domain.mapping import TargetObject
 from sync_pipeline.domain.night import NightEntry
 from sync_pipeline.domain.plan import Forecast, Plan, PlannedRange, SourceProfile
 from sync_pipeline.domain.policy import OtherLoads, Policy, Verify
+from sync_pipeline.domain.types import check_mapping
 from sync_pipeline.engine.boundaries import SPLIT_ABOVE, chosen, merged, with_candidates
 from sync_pipeline.engine.duplicates import SCHEMA as NO_GROUPS
 from sync_pipeline.engine.equality import folds_case
@@ -47,6 +48,8 @@ STATEMENT_CALLS: Final = 3
 """Submit, one look, delete."""
 SURVEY_CALLS: Final = 1 + 2 + 1 + 3
 """Describe, the columns of the source, the org's limits, and who else is at work."""
+COLUMN_CALLS: Final = 2
+"""A run that asks the source for the types of its columns: submit and delete."""
 COUNT_CALLS: Final = 1
 """How many rows the target holds."""
 RECORD_KB: Final = 2
@@ -90,12 +93,11 @@ def plan_night(walls: Walls, *, plan_id: str) -> tuple[Plan, pl.DataFrame]:
 def survey(walls: Walls) -> TargetObject:
     """Holds the mapping against both sides and returns the target as described; three calls, nothing is written.
 
-    Raises ``MappingError`` when source or target lack what the mapping names, another ``UserError`` when the login or
-    its rights do not suffice.
+    Raises ``MappingError`` when source or target lack what the mapping names or a pair of types cannot be carried
+    faithfully, another ``UserError`` when the login or its rights do not suffice.
     """
     target = walls.soql.describe()
-    walls.mapping.check_target(target)
-    walls.mapping.check_source(walls.data_cloud.columns())
+    check_mapping(walls.mapping, walls.data_cloud.columns(), target)
     return target
 
 
@@ -276,7 +278,7 @@ def _api_calls(counts: Sequence[int], *, columns: int, policy: Policy) -> int:
     page_rows = max(min(policy.page_rows, PAGE_BYTES // (columns * VALUE_BYTES)), 1)
     calls = SURVEY_CALLS + COUNT_CALLS + 6 * STATEMENT_CALLS  # the statements of make_plan, and the rows without a key
     for rows in counts:
-        calls += 1 + STATEMENT_CALLS + math.ceil(rows / page_rows)
+        calls += 1 + COLUMN_CALLS + STATEMENT_CALLS + math.ceil(rows / page_rows)
     calls += len(_parts(counts, policy)) * (JOB_CALLS + JOB_POLLS)
     if policy.verify is Verify.COUNTS:
         return calls + len(counts)

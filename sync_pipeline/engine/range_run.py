@@ -33,6 +33,7 @@ from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, RangeState
 from sync_pipeline.domain.night import JobEntry, NightEntry, RangeEntry
 from sync_pipeline.domain.plan import Plan, PlannedRange
 from sync_pipeline.engine.budget import check_calls, check_disk, check_range, parking_of
+from sync_pipeline.engine.equality import Equality
 from sync_pipeline.engine.extraction import extract
 from sync_pipeline.engine.heartbeat import Heartbeat
 from sync_pipeline.engine.loading import Loader, end_job
@@ -174,6 +175,7 @@ def _work(
         walls.book.progress(plan_id, partition, state=RangeState.LOADING, counts=counts)
         loader = Loader(
             walls, night.plan, planned, store,
+            equality=Equality(walls.mapping, target),
             generation=entry.generation,
             expected=expected,
             on_rows=lambda total, sent: walls.book.progress(plan_id, partition, counts=total, rows_sent=sent),

@@ -36,7 +36,7 @@ from sync_pipeline.engine import movement
 from sync_pipeline.engine.budget import parking_of
 from sync_pipeline.engine.distribution import distribution
 from sync_pipeline.engine.drift import CHANGED, DRIFT, FATES, look_again, mark_changed, named_by_key, with_reasons
-from sync_pipeline.engine.duplicates import groups_in, judge, write_groups
+from sync_pipeline.engine.duplicates import groups_in, judge, standing, write_groups
 from sync_pipeline.engine.equality import Equality, folds_case
 from sync_pipeline.engine.range_run import DRIFT_FILE
 from sync_pipeline.engine.values import convert, staged_schema
@@ -129,7 +129,7 @@ class _Tally:
     doubled: Counter[int] = field(default_factory=Counter)
     orphans: Counter[int] = field(default_factory=Counter)
     strangers: Counter[int] = field(default_factory=Counter)
-    """Only in the org as far as we know: their range was not wholly read, so the source may have them."""
+    """Only in the org as far as we know: some range was not wholly read, so the source may have them."""
     rejected: Counter[int] = field(default_factory=Counter)
     """In the org, though the row of this night did not get through."""
     absent_since: Counter[int] = field(default_factory=Counter)
@@ -250,7 +250,9 @@ class _Measuring:
         may be counted in the range beside theirs."""
         expected = self._expected_count()
         folded = [edge.lower() for edge in self._edges]
-        if all(before < after for before, after in pairwise(folded)):
+        # The org orders numbers as numbers, and the bounds are texts.
+        is_ordered = all(before < after for before, after in pairwise(folded)) and not self._equality.has_number_key
+        if is_ordered:
             counted = [self._walls.soql.count(planned.range) for planned in self._ranges]
             by_range = {p.partition: {"present": rows} for p, rows in zip(self._ranges, counted, strict=True)}
         else:  # bounds that the org orders otherwise would count rows twice
@@ -437,7 +439,7 @@ class _Measuring:
         """The rows of these keys that the org should hold; ``source`` are the source's own rows of them."""
         if self._against == "source":
             groups = groups_in(self._folder, KeyRange())
-            frame, sent = self._converted(source.sort(self._walls.mapping.source_key), groups)
+            frame, sent = self._converted(source, groups)
             return frame.filter(sent)
         wanted = keys.implode()
         found = pl.DataFrame(schema={"key": pl.String, **staged_schema(self._walls.mapping, self._target)})
@@ -471,12 +473,15 @@ class _Measuring:
     def _looked_at_again(self, doubtful: pl.DataFrame) -> pl.DataFrame:
         self._on_event(f"looking again at {doubtful.height} keys that are missing, different or doubled")
         walls, keys = self._walls, doubtful["key"]
-        source = walls.data_cloud.rows_named(keys.to_list())
+        fold_case = folds_case(walls.mapping, self._target)
+        source = walls.data_cloud.rows_named(keys.to_list(), fold_case=fold_case).sort(walls.mapping.source_key)
         expected = self._expected_of(keys, source) if self._with_values else pl.DataFrame(schema={"key": pl.String})
-        present = walls.soql.rows_of(keys.to_list()).rename({walls.mapping.target_key: "key"})
+        rows = walls.soql.rows_of(keys.to_list(), as_numbers=self._equality.has_number_key)
+        present = rows.rename({walls.mapping.target_key: "key"})
         drift = look_again(self._equality, doubtful, expected, present, with_values=self._with_values)
         if self._against == "staged":
-            drift = mark_changed(self._equality, drift, source, present)
+            groups = walls.data_cloud.duplicates(fold_case=fold_case, among=keys.to_list())
+            drift = mark_changed(self._equality, drift, source, standing(groups), present)
         self._gone = drift.filter(pl.col("detail") == reasons.DELETED)["key"]
         absent = drift.filter(pl.col("finding") == Kind.MISSING)["key"].n_unique() + len(self._gone)
         self._tally.turned_up = doubtful.filter(pl.col("kind") == Kind.MISSING).height - absent
@@ -513,7 +518,7 @@ class _Measuring:
         changed = frame.filter(pl.col("changed") & (pl.col("kind") != Kind.ORPHAN))
         tally.absent_since.update(changed.filter(pl.col("kind") == Kind.MISSING)["place"].to_list())
         orphans = frame.filter(pl.col("kind") == Kind.ORPHAN)
-        places = [bisect_left(self._edges, key) for key in orphans["key"]]
+        places = [bisect_left(self._edges, key) for key in self._equality.as_source(orphans["key"])]
         orphans = orphans.with_columns(pl.Series("place", places, dtype=pl.UInt32))
         removed = orphans.filter("changed")
         tally.removed_since.update(removed["place"].to_list())
@@ -521,9 +526,8 @@ class _Measuring:
         self._count_moved(
             {movement.INSERTED: new, movement.CHANGED: changed.height - new, movement.DELETED: removed.height}
         )
-        is_stranger = pl.lit(value=False)
-        if self._against == "staged":
-            is_stranger = ~pl.col("changed") & pl.col("place").is_in(sorted(self._unread))
+        # The source may write the key with other blanks or in another letter case, and so in any range.
+        is_stranger = ~pl.col("changed") & pl.lit(bool(self._against == "staged" and self._unread))
         tally.strangers.update(orphans.filter(is_stranger)["place"].to_list())
         alone = orphans.filter(~pl.col("changed") & ~is_stranger)
         tally.orphans.update(alone["place"].to_list())
@@ -584,7 +588,7 @@ class _Measuring:
         came = sum(self._source_now[planned.place] - self._staged[planned.place] for planned in moved)
         self._on_event(f"the source has moved in {len(moved)} ranges ({came:+d} rows); reading their keys again")
         named, gone = Counter[str](), 0
-        for frame in movement.moved_keys(self._walls, moved, self._staged_keys, self._folder / "moved"):
+        for frame in movement.moved_keys(self._walls, moved, self._staged_keys, self._folder / "moved", self._equality):
             is_counted = frame["key"].is_in(self._gone.implode())
             gone += int(is_counted.sum())
             for (what,), rows in frame.filter(~is_counted).group_by("movement"):

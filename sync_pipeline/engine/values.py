@@ -25,26 +25,45 @@ NUMBER_LENGTH: Final = 38
 FRACTION_KEPT: Final = 18
 """Digits behind the point up to which a number is compared with itself at the field's scale."""
 DATE_FIRST, DATE_LAST = 1700, 4000
-"""Years that a Salesforce date field accepts."""
+"""Years that a date or dateTime field accepts:
+https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/primitive_data_types.htm"""
+KEY_DIGITS: Final = 15
+"""Digits of a number up to which the org, which keeps doubles, tells every two numbers apart."""
+
+# In a pattern ``\d`` would be the digits of every script; the org reads those of ASCII.
+ISO_DATE: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+ISO_INSTANT: Final = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]*)?(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)?$"
+)
+SECOND_60: Final = ":60(?:[^0-9]|$)"
+"""A leap second, which Polars reads as the first second of the next minute."""
+PLAIN_NUMBER: Final = r"^(?:0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9])$"
+"""The one way to write a number without an exponent, a plus sign and zeros that say nothing."""
 
 NULL_KEY: Final = "NULL_KEY"
+ODD_KEY: Final = "ODD_KEY"
+INEXACT_KEY: Final = "INEXACT_KEY"
 BLANK_KEY: Final = "BLANK_KEY"
 TOO_LONG: Final = "TOO_LONG"
 TOO_PRECISE: Final = "TOO_PRECISE"
 TOO_LARGE: Final = "TOO_LARGE"
 UNREADABLE: Final = "UNREADABLE"
 IMPOSSIBLE_DATE: Final = "IMPOSSIBLE_DATE"
+TIME_OF_DAY: Final = "TIME_OF_DAY"
 RESERVED_TEXT: Final = "RESERVED_TEXT"
 REQUIRED_NULL: Final = "REQUIRED_NULL"
 
 SENTENCES: Final = {
     NULL_KEY: "the key is null",
     BLANK_KEY: "the key is blank",
+    INEXACT_KEY: "the key has more than 15 digits, of which the org does not tell every two numbers apart",
+    ODD_KEY: "the key is no number in plain form, so that the org would match it with another spelling",
     TOO_LONG: "the text is longer than the field",
     TOO_PRECISE: "the number has more decimals than the field",
     TOO_LARGE: "the number has more digits than the field",
     UNREADABLE: "the value is not of the field's type",
-    IMPOSSIBLE_DATE: "the date does not exist or lies outside of the years 1700 to 4000",
+    TIME_OF_DAY: "the value has a time of day other than midnight UTC, which a date field cannot keep",
+    IMPOSSIBLE_DATE: "the date or time does not exist or lies outside of the years 1700 to 4000",
     RESERVED_TEXT: "the text #N/A cannot be sent: Bulk API takes it for null",
     REQUIRED_NULL: "the field is required, but the source has no value",
 }
@@ -139,7 +158,7 @@ def _described(mapped: FieldMapping, target: TargetObject) -> TargetField:
 def _dtype(mapped: FieldMapping, described: TargetField) -> pl.DataType:
     match mapped.type:
         case FieldType.NUMBER:
-            return pl.Decimal(NUMBER_LENGTH, described.scale)
+            return _decimal(described)
         case FieldType.DATE:
             return pl.Date()
         case FieldType.DATETIME:
@@ -148,6 +167,10 @@ def _dtype(mapped: FieldMapping, described: TargetField) -> pl.DataType:
             return pl.Boolean()
         case _:
             return pl.String()
+
+
+def _decimal(described: TargetField) -> pl.DataType:
+    return pl.Decimal(NUMBER_LENGTH, described.scale)
 
 
 def _text(mapped: FieldMapping) -> str:
@@ -179,7 +202,7 @@ def _typed(texts: pl.DataFrame, mapped: FieldMapping, described: TargetField) ->
         case FieldType.TEXT | FieldType.REFERENCE:
             return text
         case FieldType.NUMBER:
-            return text.cast(pl.Decimal(NUMBER_LENGTH, described.scale), strict=False)
+            return text.cast(_decimal(described), strict=False)
         case FieldType.DATE:
             return text.str.to_date("%Y-%m-%d", strict=False)
         case FieldType.DATETIME:
@@ -194,14 +217,17 @@ def _typed(texts: pl.DataFrame, mapped: FieldMapping, described: TargetField) ->
 
 def _key_checks(mapping: Mapping, described: TargetField) -> _Checks:
     key = pl.col("key")
-    breaches = [
-        (NULL_KEY, key.is_null()),
-        (BLANK_KEY, key == ""),
-        (RESERVED_TEXT, key == NULL_LITERAL),
-        (TOO_LONG, _is_longer(key, described.length)),
-    ]
-    suspect = key.is_null() | (key == "") | (key == NULL_LITERAL) | _may_be_longer(key, described.length)
-    return _Checks(mapping.source_key, suspect, breaches)
+    missing = key.is_null() | (key == "") | (key == NULL_LITERAL)
+    breaches = [(NULL_KEY, key.is_null()), (BLANK_KEY, key == ""), (RESERVED_TEXT, key == NULL_LITERAL)]
+    if described.is_number:
+        # Other spellings of one number would be other keys here, and one key there.
+        is_plain = key.str.contains(PLAIN_NUMBER)
+        digits = key.str.replace_all("[^0-9]", "").str.strip_chars_start("0").str.len_bytes()
+        _, of_numbers = _number_checks(key, key.cast(_decimal(described), strict=False), described)
+        breaches += [*of_numbers, (INEXACT_KEY, digits > KEY_DIGITS), (ODD_KEY, ~is_plain)]
+        return _Checks(mapping.source_key, missing | pl.any_horizontal(broken for _, broken in breaches), breaches)
+    breaches.append((TOO_LONG, _is_longer(key, described.length)))
+    return _Checks(mapping.source_key, missing | _may_be_longer(key, described.length), breaches)
 
 
 def _checks(mapped: FieldMapping, described: TargetField) -> _Checks:
@@ -217,7 +243,9 @@ def _checks(mapped: FieldMapping, described: TargetField) -> _Checks:
             suspect, breaches = _number_checks(text, typed, described)
         case FieldType.DATE:
             suspect, breaches = _date_checks(text, typed)
-        case FieldType.DATETIME | FieldType.BOOLEAN:
+        case FieldType.DATETIME:
+            suspect, breaches = _instant_checks(text, typed)
+        case FieldType.BOOLEAN:
             suspect = typed.is_null() & text.is_not_null()
             breaches = [(UNREADABLE, suspect)]
     if mapped.required:
@@ -233,12 +261,12 @@ def _number_checks(
     whole = described.digits if described.type in ("int", "long") and described.digits else 0
     whole = whole or max((described.precision or 18) - described.scale, 1)
     # Written in a form that the field holds as it is.
-    is_plain = text.str.contains(rf"^[+-]?\d{{1,{whole}}}(?:\.\d{{0,{described.scale}}})?$")
-    is_number = text.str.contains(r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$")
+    is_plain = text.str.contains(rf"^[+-]?[0-9]{{1,{whole}}}(?:\.[0-9]{{0,{described.scale}}})?$")
+    is_number = text.str.contains(r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?$")
     exact = text.cast(pl.Decimal(NUMBER_LENGTH, FRACTION_KEPT), strict=False)
     too_large = exact.is_null() | at_scale.is_null() | (exact.abs() >= 10**whole)
     too_fine = at_scale.cast(pl.Decimal(NUMBER_LENGTH, FRACTION_KEPT), strict=False) != exact
-    beyond = text.str.contains(rf"\.\d{{{FRACTION_KEPT}}}\d*[1-9]")
+    beyond = text.str.contains(rf"\.[0-9]{{{FRACTION_KEPT}}}[0-9]*[1-9]")
     return ~is_plain, [
         (UNREADABLE, text.is_not_null() & ~is_number),
         (TOO_LARGE, text.is_not_null() & too_large),
@@ -247,8 +275,22 @@ def _number_checks(
 
 
 def _date_checks(text: pl.Expr, date: pl.Expr) -> tuple[pl.Expr, list[tuple[str, pl.Expr]]]:
-    fits = (text.str.len_bytes() == len("2024-01-02")) & date.dt.year().is_between(DATE_FIRST, DATE_LAST)
-    is_iso = text.str.contains(r"^\d{4}-\d{2}-\d{2}$")
+    is_iso = text.str.contains(ISO_DATE)
+    fits = is_iso & date.dt.year().is_between(DATE_FIRST, DATE_LAST)
+    does_not_fit = text.is_not_null() & ~fits.fill_null(False)
+    is_instant = text.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}")
+    is_midnight = text.str.contains(r"[ T]00:00(?::00(?:\.0*)?)?(?:Z|\+00(?::?00)?)?$")
+    return does_not_fit, [
+        (TIME_OF_DAY, is_instant & ~is_midnight),
+        (UNREADABLE, ~is_iso),
+        (IMPOSSIBLE_DATE, does_not_fit),
+    ]
+
+
+def _instant_checks(text: pl.Expr, instant: pl.Expr) -> tuple[pl.Expr, list[tuple[str, pl.Expr]]]:
+    """The year is that of UTC, which is what the org is sent."""
+    is_iso = text.str.contains(ISO_INSTANT)
+    fits = is_iso & ~text.str.contains(SECOND_60) & instant.dt.year().is_between(DATE_FIRST, DATE_LAST)
     does_not_fit = text.is_not_null() & ~fits.fill_null(False)
     return does_not_fit, [(UNREADABLE, ~is_iso), (IMPOSSIBLE_DATE, does_not_fit)]
 

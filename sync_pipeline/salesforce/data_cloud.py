@@ -1,7 +1,8 @@
 """The source: everything that is asked of Data Cloud, and all of its SQL.
 
 Identifiers are always quoted, values travel as parameters only, every selected column is cast to VARCHAR, so that
-money keeps its digits and a frame holds text alone. There is no ``OFFSET`` and no ``LIMIT`` in a statement that reads
+money keeps its digits and a frame holds text alone. The key is one text expression wherever it is selected, compared,
+ordered or grouped by, so that a number as a key is in the order of its text. There is no ``OFFSET`` and no ``LIMIT`` in a statement that reads
 rows: the rest of a range is one ordered, stored result, which is paged by its own offset once it is complete.
 
 The dialect is Hyper's, close to PostgreSQL: https://developer.salesforce.com/docs/data/data-cloud-query-guide/references/dc-sql-reference/data-360-sql-context.html
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +35,7 @@ from sync_pipeline.domain.keys import KeyRange
 from sync_pipeline.domain.ledger import Cursor
 from sync_pipeline.domain.mapping import Mapping as FieldTable
 from sync_pipeline.domain.plan import SourceProfile
+from sync_pipeline.domain.types import Form, SourceColumn, SqlType, source_columns
 from sync_pipeline.salesforce.queries import (
     ConnectQueries,
     Progress,
@@ -76,7 +79,9 @@ class DataCloud:
 
     ``run_id`` and a running number go into every statement as a harmless predicate, because identical statements may be
     answered from a cache of up to 24 hours: a second count that comes from there proves nothing. ``deadline_seconds``
-    bounds a single statement, in the engine and in waiting for it.
+    bounds a single statement, in the engine and in waiting for it. ``columns`` are the SQL types of the source's columns
+    where they are known; else they are asked for before the first statement, whatever it is, which raises
+    ``MappingError`` when they cannot be read faithfully.
     """
 
     def __init__(
@@ -89,19 +94,23 @@ class DataCloud:
         deadline_seconds: float = 1800.0,
         equal_rows_max: int = 100_000,
         run_id: str = "",
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         self._session = session
         self._queries: Queries = ConnectQueries(session) if api == "connect" else TenantQueries(session)
+        self._mapping = mapping
         self._object = mapping.source_object
         self._columns = mapping.source_columns
         self._tie_breaker = mapping.tie_breaker
         self._from = f"FROM {_quoted(mapping.source_object)} AS s"
-        self._key = f"s.{_quoted(mapping.source_key)}"
         self._page_rows = page_rows
         self._deadline_seconds = deadline_seconds
         self._equal_rows_max = equal_rows_max
         self._run_id = run_id
         self._numbers = itertools.count(1)
+        self._described = columns
+        self._forms: tuple[Mapping[str, str] | None, dict[str, SourceColumn]] | None = None
+        self._describing = threading.Lock()
 
     def columns(self) -> dict[str, str]:
         """Columns of the source object with their SQL types. Raises ``MappingError`` when it cannot be read."""
@@ -115,6 +124,7 @@ class DataCloud:
             ) from None
         if not submitted.columns:
             raise WireError(f"Data Cloud did not name the columns of {self._object}.", hint="Try again.")
+        self._described = dict(submitted.columns)
         return dict(submitted.columns)
 
     def profile(self, *, fold_case: bool) -> SourceProfile:
@@ -187,40 +197,52 @@ class DataCloud:
         sql = f"SELECT {_cast({'n': 'count(*)'})} {self._source(parameters, where)}"
         return int(self._row(Statement(sql, parameters, ("n",)))["n"])
 
-    def duplicates(self, *, fold_case: bool) -> pl.DataFrame:
+    def duplicates(self, *, fold_case: bool, among: Sequence[str] | None = None) -> pl.DataFrame:
         """Keys that the target would take for one and the same row, by one statement.
 
         Columns: ``key`` as the source writes it, ``matched`` as the target matches it, ``rows`` of that raw key, ``tie``
-        (its greatest tie-breaker, as text, or null). Blank keys are left out: they are refused one by one. Raises
-        ``PlanRefused`` for more than 200,000 such keys.
+        (its greatest tie-breaker, as text, or null) and ``best``, the greatest of all keys that are matched alike. Both
+        are the greatest by the order of the column's type, and written as in a page. ``among`` leaves only groups that
+        one of these keys, without blanks at its ends, belongs to: a statement for each thousand. Blank keys are left
+        out: they are refused one by one. Raises ``PlanRefused`` for more than 200,000 keys.
         """
-        parameters = _Parameters()
         matched = self._matched(fold_case=fold_case)
-        is_matched = f"{matched} <> ''"
-        tie = "NULL" if self._tie_breaker is None else f"max(s.{_quoted(self._tie_breaker)})"
-        groups = {"k": self._key, "matched": matched, "n": "count(*)", "tie": f"CAST({tie} AS VARCHAR)"}
-        grouped = f"SELECT {_named(groups)} {self._source(parameters, is_matched)} GROUP BY {self._key}"
-        total = _named({"total": "sum(g.n) OVER (PARTITION BY g.matched)"})
-        totalled = f"SELECT g.*, {total} FROM ({grouped}) AS g"
-        columns = {"key": "t.k", "matched": "t.matched", "rows": "t.n", "tie": "t.tie"}
-        sql = f"SELECT {_cast(columns)} FROM ({totalled}) AS t WHERE t.total > 1 ORDER BY t.matched, t.k"
+        tie = "CAST(NULL AS VARCHAR)" if self._tie_breaker is None else f"max(s.{_quoted(self._tie_breaker)})"
+        columns = {
+            "key": "t.k",
+            "matched": "t.matched",
+            "rows": "t.n",
+            "tie": self._tie_text("t.tie"),
+            "best": self._tie_text("t.best"),
+        }
         frames = [pl.DataFrame(schema=dict.fromkeys(columns, pl.String))]
-        for rows in self._stored(Statement(sql, parameters, tuple(columns))):
-            frames.append(rows.frame)
-            if sum(frame.height for frame in frames) > DUPLICATE_KEYS_MAX:
-                raise PlanRefused(
-                    f"More than {DUPLICATE_KEYS_MAX} keys of {self._object} stand for a row that another one stands for too.",
-                    hint="Mend the source, or map another key column.",
-                )
-        return pl.concat(frames, rechunk=False).with_columns(pl.col("rows").cast(pl.Int64))
+        over = "OVER (PARTITION BY g.matched)"
+        groups = {"k": self._key, "matched": matched, "n": "count(*)", "tie": tie}
+        totals = _named({"total": f"sum(g.n) {over}", "best": f"max(g.tie) {over}"})
+        every = [(f"{matched} <> ''", _Parameters())]
+        for where, parameters in every if among is None else self._listed(matched, among, fold_case=fold_case):
+            grouped = f"SELECT {_named(groups)} {self._source(parameters, where)} GROUP BY {self._key}"
+            totalled = f"SELECT g.*, {totals} FROM ({grouped}) AS g"
+            sql = f"SELECT {_cast(columns)} FROM ({totalled}) AS t WHERE t.total > 1 ORDER BY t.matched, t.k"
+            for rows in self._stored(Statement(sql, parameters, tuple(columns))):
+                frames.append(rows.frame)
+                if sum(frame.height for frame in frames) > DUPLICATE_KEYS_MAX:
+                    raise PlanRefused(
+                        f"More than {DUPLICATE_KEYS_MAX} keys of {self._object} stand for a row that another one stands for too.",
+                        hint="Mend the source, or map another key column.",
+                    )
+        # Two of the keys that are asked for may be matched alike, and come in two statements.
+        found = pl.concat(frames, rechunk=False).with_columns(pl.col("rows").cast(pl.Int64))
+        return found if among is None else found.unique("key", maintain_order=True)
 
     def count_by(self, column: str) -> dict[str, int]:
-        """Rows with a key by the value of a column, blanks at both ends dropped; null counts as empty text.
+        """Rows with a key by the value of a column as a page writes it, blanks at both ends dropped; null counts as empty
+        text.
 
         Raises ``RequestRefused`` for more than 2,000 values.
         """
         parameters = _Parameters()
-        trimmed = f"TRIM(BOTH {BLANKS} FROM CAST(s.{_quoted(column)} AS VARCHAR))"
+        trimmed = f"TRIM(BOTH {BLANKS} FROM CAST({self._text(column)} AS VARCHAR))"
         source = self._source(parameters, f"{self._key} IS NOT NULL")
         value = f"coalesce({trimmed}, '')"
         grouped = f"SELECT {_named({'v': value, 'n': 'count(*)'})} {source} GROUP BY {value}"
@@ -282,22 +304,41 @@ class DataCloud:
         """All rows of the named keys, compared as the source writes them; columns as in a page, in no order."""
         return self._rows_by(self._key, list(dict.fromkeys(keys)))
 
-    def rows_named(self, keys: Sequence[str]) -> pl.DataFrame:
-        """All rows that become rows of the named keys, because the source writes them so or with blanks at both ends."""
+    def rows_named(self, keys: Sequence[str], *, fold_case: bool = False) -> pl.DataFrame:
+        """All rows that become rows of the named keys, because the source writes them so, or with blanks at both ends, or
+        with ``fold_case`` in other letter case. Where it writes a key as it is named, other writings are left out."""
         found = self.rows_of(keys)
         # Only a key that is not written as it is named costs a look at every row of the source.
         written = set(found.get_column(self._columns[0]))
         others = [key for key in dict.fromkeys(keys) if key not in written]
-        return pl.concat([found, self._rows_by(f"TRIM(BOTH {BLANKS} FROM {self._key})", others)])
+        return pl.concat([found, self.rows_matched(others, fold_case=fold_case)])
+
+    def rows_matched(self, keys: Sequence[str], *, fold_case: bool) -> pl.DataFrame:
+        """All rows that the target takes for rows of these keys, which have no blanks at their ends; columns as in a
+        page, in no order, rows that are equal in all of them once. Looks at every row of the source."""
+        frames = [pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))]
+        for condition, parameters in self._listed(self._matched(fold_case=fold_case), keys, fold_case=fold_case):
+            frames.append(self._table(self._rows_where(condition, parameters)))
+        # Two keys that are matched alike may stand in two statements, and each of them gives all their rows.
+        return pl.concat(frames).unique(maintain_order=True)
 
     def _rows_by(self, expression: str, values: Sequence[str]) -> pl.DataFrame:
         frames = [pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))]
+        for condition, parameters in self._listed(expression, values):
+            frames.append(self._table(self._rows_where(condition, parameters)))
+        return pl.concat(frames)
+
+    def _listed(
+        self, expression: str, values: Sequence[str], *, fold_case: bool = False
+    ) -> Iterator[tuple[str, _Parameters]]:
+        """Conditions that the expression is one of the values, a thousand in each, with their parameters. Letter case is
+        folded by the engine on both sides."""
         for start in range(0, len(values), KEYS_PER_STATEMENT):
             parameters = _Parameters()
             named = values[start : start + KEYS_PER_STATEMENT]
-            listed = ", ".join(parameters.add("key", value, suffix=str(n)) for n, value in enumerate(named))
-            frames.append(self._table(self._rows_where(f"{expression} IN ({listed})", parameters)))
-        return pl.concat(frames)
+            places = [parameters.add("key", value, suffix=str(n)) for n, value in enumerate(named)]
+            listed = ", ".join(f"lower({place})" if fold_case else place for place in places)
+            yield f"{expression} IN ({listed})", parameters
 
     # The pages of one stored result.
 
@@ -451,6 +492,30 @@ class DataCloud:
 
     # The texts of statements.
 
+    @property
+    def _read(self) -> dict[str, SourceColumn]:
+        """The mapped columns by type and form; the source is asked for its types where they are not known yet."""
+        with self._describing:
+            if self._forms is None or self._forms[0] is not self._described:
+                columns = self._described if self._described is not None else self.columns()
+                self._forms = (self._described, source_columns(self._mapping, columns))
+            return self._forms[1]
+
+    @property
+    def _key(self) -> str:
+        """The key as text. A text column is named bare, which leaves the engine its own ways to find a range."""
+        column, bare = self._read[self._mapping.source_key], f"s.{_quoted(self._mapping.source_key)}"
+        return bare if column.type is SqlType.TEXT else f"CAST({_in_form(bare, column)} AS VARCHAR)"
+
+    def _text(self, name: str) -> str:
+        """What a statement selects of a column, still to be cast to VARCHAR; one that is not mapped as it is."""
+        bare, column = f"s.{_quoted(name)}", self._read.get(name)
+        return bare if column is None else _in_form(bare, column)
+
+    def _tie_text(self, expression: str) -> str:
+        """A tie-breaker's value in the form in which a page has it."""
+        return expression if self._tie_breaker is None else _in_form(expression, self._read[self._tie_breaker])
+
     def _source(self, parameters: _Parameters, where: str = "") -> str:
         """``FROM`` and ``WHERE`` over the source object; adds the statement's own parameter, which defeats the result cache."""
         conditions = [where] if where else []
@@ -461,7 +526,7 @@ class DataCloud:
 
     def _rows_where(self, where: str, parameters: _Parameters, *, is_ordered: bool = False) -> Statement:
         """Whole rows; in order of the key and, among equal keys, of the tie-breaker."""
-        columns = _cast({name: f"s.{_quoted(name)}" for name in self._columns})
+        columns = _cast({name: self._text(name) for name in self._columns})
         ties = "" if self._tie_breaker is None else f", s.{_quoted(self._tie_breaker)}"
         order = f" ORDER BY {self._key}{ties}" if is_ordered else ""
         return Statement(f"SELECT {columns} {self._source(parameters, where)}{order}", parameters, self._columns)
@@ -495,6 +560,28 @@ class _Parameters(dict[str, str]):
 def _quoted(name: str) -> str:
     """An identifier in double quotes, as the API names it: right whether the engine folds letter case or not."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _in_form(expression: str, column: SourceColumn) -> str:
+    """An expression of the column's type in the form in which it is read; casting it to VARCHAR gives its text.
+
+    ``CASE`` and the standard's functions alone, which Hyper, PostgreSQL and DuckDB read alike.
+    """
+    text = f"CAST({expression} AS VARCHAR)"
+    match column.form:
+        case Form.AS_WRITTEN:
+            return expression
+        case Form.PLAIN:
+            without_zeros = f"TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM {text}))"
+            return f"CASE WHEN position('.' IN {text}) > 0 THEN {without_zeros} ELSE {text} END"
+        case Form.DAY:
+            # The day of an instant would be that of the session's time zone.
+            instant = f"({expression} AT TIME ZONE 'UTC')" if column.type is SqlType.TIMESTAMPTZ else expression
+            day = f"CAST({instant} AS DATE)"
+            return f"CASE WHEN {instant} = CAST({day} AS TIMESTAMP) THEN CAST({day} AS VARCHAR) ELSE {text} END"
+        case Form.MIDNIGHT:
+            # Hyper takes a column that is cast to a timestamp and on to text for the date that it was.
+            return f"{text} || ' 00:00:00'"
 
 
 def _cast(columns: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ REST API: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_re
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from sync_pipeline.domain.errors import MappingError, RequestRefused, RightsError, WireError
-from sync_pipeline.domain.keys import KeyRange
+from sync_pipeline.domain.keys import KeyRange, plain_number
 from sync_pipeline.domain.mapping import Mapping, NullPolicy, TargetField, TargetObject
 from sync_pipeline.salesforce.answer import Answer, BadAnswer, as_json, json_body
 from sync_pipeline.salesforce.session import Session
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 URI_BYTES = 12_000
 """Encoded length of one query; URI and headers together may have 16,384 bytes."""
+RICH_TEXT = "richtextarea"
+"""What describe's ``extraTypeInfo`` calls a text area whose value is markup."""
 COLLECTION_ROWS = 200
 """Records that one sObject Collections call takes."""
 
@@ -63,7 +65,6 @@ class PicklistJson(msgspec.Struct):
     """One value of a picklist."""
 
     value: str
-    active: bool = True
 
 
 class FieldJson(msgspec.Struct):
@@ -84,7 +85,10 @@ class FieldJson(msgspec.Struct):
     idLookup: bool = False
     unique: bool = False
     caseSensitive: bool = False
-    restrictedPicklist: bool = False
+    autoNumber: bool = False
+    calculated: bool = False
+    htmlFormatted: bool = False
+    extraTypeInfo: str | None = None
     picklistValues: list[PicklistJson] | None = None
 
 
@@ -172,12 +176,16 @@ class Soql:
             counts[value] = counts.get(value, 0) + int(record["n"])
         return counts
 
-    def rows_of(self, keys: Sequence[str]) -> pl.DataFrame:
-        """The target's rows of the named keys: Id, key, mapped fields, LastModifiedDate, LastModifiedById, all String."""
+    def rows_of(self, keys: Sequence[str], *, as_numbers: bool = False) -> pl.DataFrame:
+        """The target's rows of the named keys: Id, key, mapped fields, LastModifiedDate, LastModifiedById, all String.
+
+        ``as_numbers``: the key is a number, in whatever spelling; a key that is none has no row.
+        """
         names = ("Id", *self._mapping.target_columns, "LastModifiedDate", "LastModifiedById")
         columns = tuple(dict.fromkeys(names))
         head = f"SELECT {', '.join(columns)} FROM {self._object} WHERE {self._key} IN ("
-        records = [record for soql in in_batches(head, keys) for record in self._query(soql)]
+        batches = in_batches(head, _numbers(keys), spelled=str) if as_numbers else in_batches(head, keys)
+        records = [record for soql in batches for record in self._query(soql)]
         return pl.DataFrame(
             {name: [_text(_value(record, name)) for record in records] for name in columns},
             schema=dict.fromkeys(columns, pl.String),
@@ -293,13 +301,18 @@ def literal(text: str) -> str:
     return f"'{text.translate(ESCAPES)}'"
 
 
-def in_batches(head: str, keys: Sequence[str]) -> Iterator[str]:
-    """Queries ``head + literals + ")"`` over all keys, each short enough for a URI."""
+def _numbers(keys: Sequence[str]) -> list[str]:
+    """Keys as number literals, which stand without quotes; those that are no numbers are left out."""
+    return [number for key in keys if (number := plain_number(key)) is not None]
+
+
+def in_batches(head: str, keys: Sequence[str], *, spelled: Callable[[str], str] = literal) -> Iterator[str]:
+    """Queries ``head + literals + ")"`` over all keys, each short enough for a URI; ``spelled`` gives a key's literal."""
     room = URI_BYTES - len(quote(head + ")", safe=""))
     batch: list[str] = []
     size = 0
     for key in dict.fromkeys(keys):
-        text = literal(key)
+        text = spelled(key)
         length = len(quote(text + ",", safe=""))
         if batch and size + length > room:
             yield f"{head}{','.join(batch)})"
@@ -367,7 +380,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _target_field(field: FieldJson) -> TargetField:
-    active = tuple(entry.value for entry in field.picklistValues or () if entry.active)
+    listed = tuple(entry.value for entry in field.picklistValues or ())
     return TargetField(
         name=field.name,
         label=field.label,
@@ -384,5 +397,8 @@ def _target_field(field: FieldJson) -> TargetField:
         id_lookup=field.idLookup,
         unique=field.unique,
         case_sensitive=field.caseSensitive,
-        picklist=active if field.restrictedPicklist else None,
+        auto_number=field.autoNumber,
+        calculated=field.calculated,
+        rich_text=field.type == "textarea" and (field.htmlFormatted or field.extraTypeInfo == RICH_TEXT),
+        picklist=listed or None,
     )

@@ -18,7 +18,9 @@ SOAP_TYPES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 LONG_TEXT: Final = 255
 """A text area longer than this can be read, but not filtered, sorted or grouped by."""
-LOADED_BY_NOBODY: Final = ("Organization", "OpportunityStage", "CronTrigger", "AsyncApexJob")
+AREAS: Final = ("plaintextarea", "richtextarea")
+"""What describe says of a text area: plain text, or markup."""
+LOADED_BY_NOBODY: Final = ("Organization", "Profile", "OpportunityStage", "CronTrigger", "AsyncApexJob")
 """Objects whose rows the org itself keeps."""
 
 
@@ -29,6 +31,10 @@ def is_custom(name: str) -> bool:
 def is_long_text(found: Field) -> bool:
     """Whether the field cannot be filtered, sorted or grouped by."""
     return found.type == "textarea" and found.length > LONG_TEXT
+
+
+def plural(label: str) -> str:
+    return f"{label[:-1]}ies" if label.endswith("y") else f"{label}s"
 
 
 def relationship_name(found: Field) -> str | None:
@@ -58,7 +64,7 @@ def described_object(sobject: SObject, *, root: str) -> dict[str, Any]:
         "isSubtype": False,
         "keyPrefix": sobject.prefix,
         "label": sobject.label,
-        "labelPlural": f"{sobject.label[:-1]}ies" if sobject.label.endswith("y") else f"{sobject.label}s",
+        "labelPlural": plural(sobject.label),
         "layoutable": is_writable,
         "mergeable": False,
         "mruEnabled": is_writable,
@@ -112,9 +118,9 @@ def described_field(found: Field) -> dict[str, Any]:
     return {
         "aggregatable": not is_long and found.type != "boolean",
         "aiPredictionField": False,
-        "autoNumber": False,
+        "autoNumber": found.auto_number,
         "byteLength": found.length * 3 if found.type not in ("id", "reference") else found.length,
-        "calculated": False,
+        "calculated": found.calculated,
         "calculatedFormula": None,
         "cascadeDelete": False,
         "caseSensitive": found.case_sensitive,
@@ -131,13 +137,13 @@ def described_field(found: Field) -> dict[str, Any]:
         "displayLocationInDecimal": False,
         "encrypted": False,
         "externalId": found.external_id,
-        "extraTypeInfo": "plaintextarea" if found.type == "textarea" else None,
+        "extraTypeInfo": AREAS[found.rich_text] if found.type == "textarea" else None,
         "filterable": not is_long,
         "filteredLookupInfo": None,
         "formulaTreatNullNumberAsZero": False,
         "groupable": is_groupable,
         "highScaleNumber": False,
-        "htmlFormatted": False,
+        "htmlFormatted": found.rich_text,
         "idLookup": found.id_lookup,
         "inlineHelpText": None,
         "label": found.label,

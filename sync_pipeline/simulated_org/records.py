@@ -2,7 +2,8 @@
 
 A leaf is a Parquet blob in SQLite, so that any process may read and write rows in transactions and a load of many
 rows is a few vectorised joins. Leaves lie in the order of ``_k``, the text by which an upsert matches: the external id,
-trimmed, its letter case folded unless the field tells it apart; a row without one comes first, by its Id.
+trimmed, its letter case folded unless the field tells it apart, a number in one spelling of it; a row without one comes
+first, by its Id.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Final
 
 import polars as pl
 
-from sync_pipeline.simulated_org.objects import Field, SObject
+from sync_pipeline.simulated_org.computed import inputs_of, with_computed
+from sync_pipeline.simulated_org.objects import NUMBERS, Field, SObject
 from sync_pipeline.simulated_org.state import Org
 
 SCHEMA: Final = """
@@ -50,7 +52,10 @@ class Leaf:
 
 
 def match_key(text: pl.Expr, key: Field | None) -> pl.Expr:
-    """The text by which rows are matched; null for a blank one."""
+    """The text by which rows are matched; null for a blank one, and for one that is no number where the key is."""
+    if key is not None and key.type in NUMBERS:
+        number = text.cast(pl.Float64, strict=False).round(key.scale, mode="half_away_from_zero")
+        return pl.when(number == 0).then(0.0).otherwise(number).cast(pl.String)  # zero has one sign
     trimmed = text.str.strip_chars(BLANKS)
     folded = trimmed if key is not None and key.case_sensitive else trimmed.str.to_lowercase()
     return pl.when(folded != "").then(folded)
@@ -66,7 +71,8 @@ class Records:
 
     @cached_property
     def schema(self) -> dict[str, pl.DataType]:
-        return {KEY: pl.String(), **self.object.schema}
+        """Columns of a leaf."""
+        return {KEY: pl.String(), **self.object.stored}
 
     @property
     def version(self) -> int:
@@ -151,11 +157,13 @@ class Records:
 
     def _frame(self, contents: Sequence[bytes], columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows of these leaves, in their order."""
-        wanted = self.schema if columns is None else {name: self.schema[name] for name in columns}
+        stored = list(self.schema) if columns is None else inputs_of(self.object.name, columns)
+        wanted = {name: self.schema[name] for name in stored}
         # A field that is empty in all of a leaf's rows is not written, nor is one that was added since.
-        return pl.scan_parquet(
+        frame = pl.scan_parquet(
             list(contents), schema=wanted, missing_columns="insert", extra_columns="ignore"
         ).collect()
+        return frame if columns is None or stored == list(columns) else with_computed(self.object.name, frame, columns)
 
     def _write(self, leaf: Leaf) -> None:
         connection = self._org.db()

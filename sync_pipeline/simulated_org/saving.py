@@ -1,7 +1,8 @@
 """Saves rows of text into an object: every value checked, every row created, updated or refused with Salesforce's words.
 
 Bulk jobs and the REST API save through this one file. Text is trimmed; an empty text leaves a field alone, ``#N/A`` clears
-it. The same key twice within a chunk of 200 rows fails all its rows; further apart the later row wins.
+it. A picklist's value is kept as the list spells it (``picklists.py``), an email address in lower case, an instant without
+fractions of its second. The same key twice within a chunk of 200 rows fails all its rows; further apart the later row wins.
 
 upsert(): https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/sforce_api_calls_upsert.htm
 Status codes: https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/sforce_api_calls_concepts_core_data_objects.htm
@@ -18,8 +19,9 @@ from typing import Final, Literal
 
 import polars as pl
 
-from sync_pipeline.simulated_org.identifiers import is_salesforce_id, salesforce_ids
+from sync_pipeline.simulated_org.identifiers import is_salesforce_id, salesforce_ids, whole_id
 from sync_pipeline.simulated_org.objects import NUMBERS, Field, SObject, find_object
+from sync_pipeline.simulated_org.picklists import PICKLISTS, is_unlisted, spelled_as_listed
 from sync_pipeline.simulated_org.records import BLANKS, KEY, LAST_WITHOUT_KEY, NO_KEY, Records, Touched, match_key
 from sync_pipeline.simulated_org.state import Org
 
@@ -30,6 +32,9 @@ CHUNK_ROWS: Final = 200
 """Rows of one transaction."""
 TRUE, FALSE = ("true", "1"), ("false", "0")
 INSTANT: Final = "%Y-%m-%dT%H:%M:%S%.f%#z"
+SECOND_60: Final = ":60(?:[^0-9]|$)"
+FIRST_YEAR, LAST_YEAR = 1700, 4000
+"""Years of dates and instants: https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/primitive_data_types.htm"""
 CLOSED: Final = ("Closed Won", "Closed Lost")
 SHOWN: Final = 100
 """How much of a value that is too long an error repeats."""
@@ -273,7 +278,7 @@ class _Saving:
             "LastModifiedDate": pl.lit(self._now), "SystemModstamp": pl.lit(self._now),
         }  # fmt: skip
         columns = []
-        for name, dtype in self._object.schema.items():
+        for name, dtype in self._object.stored.items():
             if name == "Id":
                 columns.append(pl.lit(ids).alias("Id"))
             elif name in given and name not in system:
@@ -334,7 +339,7 @@ def typed_values(org: Org, sobject: SObject, rows: pl.DataFrame) -> Values:
         is_given = text != ""
         if clears.any():
             text = pl.select(pl.when(~clears).then(text).otherwise(pl.lit(""))).to_series()
-        value, error = _converted(org, found, text)
+        value, error = _converted(org, sobject, found, text)
         columns[found.name] = value
         columns[f"_set_{found.name}"] = is_given
         fields.append(found)
@@ -344,7 +349,7 @@ def typed_values(org: Org, sobject: SObject, rows: pl.DataFrame) -> Values:
     return Values(frame, tuple(fields), errors)
 
 
-def _converted(org: Org, found: Field, text: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+def _converted(org: Org, sobject: SObject, found: Field, text: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     """One field's values, and what is wrong with them, if anything is."""
     empty = text == ""
     if found.type in NUMBERS:
@@ -357,15 +362,20 @@ def _converted(org: Org, found: Field, text: pl.Series) -> tuple[pl.Series, pl.S
         return value, _not_of_type(found, text, value.is_null() & ~empty)
     if found.type == "date":
         value = text.str.to_date("%Y-%m-%d", strict=False)
-        return value, _not_of_type(found, text, value.is_null() & ~empty)
+        return value, _not_of_type(found, text, ~_is_in_years(value) & ~empty)
     if found.type == "datetime":
-        value = text.str.to_datetime(INSTANT, strict=False, time_unit="ms", time_zone="UTC")
-        return value, _not_of_type(found, text, value.is_null() & ~empty)
+        value = text.str.to_datetime(INSTANT, strict=False, time_unit="ms", time_zone="UTC").dt.truncate("1s")
+        is_bad = ~_is_in_years(value) | text.str.contains(SECOND_60)
+        return value, _not_of_type(found, text, is_bad & ~empty)
     value = pl.select(pl.when(~empty).then(text)).to_series() if empty.any() else text
     if found.type in ("reference", "id"):
         return _references(org, found, value)
+    if found.type == "email":
+        value = value.str.to_lowercase()
+    if found.type in PICKLISTS:
+        value = spelled_as_listed(org, sobject, found, value)
     if found.restricted_picklist:
-        is_bad = ~value.is_in(found.picklist) & value.is_not_null()
+        is_bad = is_unlisted(found, value)
         return value, _told(text, is_bad, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST",
                             f"{found.label}: bad value for restricted picklist field: {{}}", found)  # fmt: skip
     if found.length:
@@ -376,6 +386,11 @@ def _converted(org: Org, found: Field, text: pl.Series) -> tuple[pl.Series, pl.S
             return value, _told(shown, is_long, "STRING_TOO_LONG",
                                 f"{found.label}: data value too large: {{}} (max length={found.length})", found)  # fmt: skip
     return value, None
+
+
+def _is_in_years(value: pl.Series) -> pl.Series:
+    """False for what is no date at all, too."""
+    return value.dt.year().is_between(FIRST_YEAR, LAST_YEAR).fill_null(value=False)
 
 
 def _numbers(found: Field, text: pl.Series, empty: pl.Series) -> tuple[pl.Series, pl.Series | None]:
@@ -395,8 +410,10 @@ def _numbers(found: Field, text: pl.Series, empty: pl.Series) -> tuple[pl.Series
 
 def _references(org: Org, found: Field, value: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     if found.type == "id":
-        odd = [text for text in value.drop_nulls().unique() if not is_salesforce_id(text)]
-        return value, _malformed(found, value, odd)
+        whole = {text: whole_id(text) for text in value.drop_nulls().unique()}
+        other = {text: meant for text, meant in whole.items() if meant is not None and meant != text}
+        odd = [text for text, meant in whole.items() if meant is None]
+        return (value.replace(other) if other else value), _malformed(found, value, odd)
     known = [_known_ids(org, name) for name in found.reference_to]
     ids = pl.concat(known) if known else pl.Series([], dtype=pl.String)
     is_known = value.is_in(ids.implode()) | value.is_null()

@@ -6,7 +6,7 @@ list of failures does not. A row that no list names was not acknowledged, and ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,7 @@ https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/get
 SAVED: Final = pl.Schema({"key": pl.String, "id": pl.String, "created": pl.Boolean})
 REFUSED: Final = pl.Schema({"key": pl.String, "error": pl.String})
 LEFT: Final = pl.Schema({"key": pl.String})
+Matched = Callable[[pl.Series], pl.Series]
 FOREIGN_NAMED: Final = 3
 """Foreign keys that an error names."""
 
@@ -68,8 +69,10 @@ def outcomes_of(
     failures: Iterable[pl.DataFrame],
     unprocessed: Iterable[pl.DataFrame],
     transient: Collection[str],
+    matched: Matched = lambda keys: keys,
 ) -> Outcomes:
-    """Gives every row of ``sent`` (row, key) its outcome. ``transient`` are the codes of failures that can pass.
+    """Gives every row of ``sent`` (row, key) its outcome. ``transient`` are the codes of failures that can pass;
+    ``matched`` gives keys one text for all spellings that the org takes for one key.
 
     A key named several times counts once; one that is named both saved and failed has failed. Raises ``Unreadable``
     when a list names a key that was not sent.
@@ -84,7 +87,7 @@ def outcomes_of(
         and (open_rows["error"].count(), open_rows["left"].count()) == (refused.height, left.height)
     )
     if not is_one_to_one:  # a key is doubled, in two lists, or not named as it was sent
-        saved, refused, left = (_clean(listed, sent) for listed in (saved, refused, left))
+        saved, refused, left = (_clean(listed, sent, matched) for listed in (saved, refused, left))
         rows, open_rows = _matched(sent, saved, refused, left)
     return Outcomes(saved=rows, refused=_explained(open_rows, transient))
 
@@ -105,21 +108,28 @@ def _gathered(frames: Iterable[pl.DataFrame], schema: pl.Schema) -> pl.DataFrame
     return pl.concat([pl.DataFrame(schema=schema), *selected])
 
 
-def _clean(named: pl.DataFrame, sent: pl.DataFrame) -> pl.DataFrame:
+def _clean(named: pl.DataFrame, sent: pl.DataFrame, matched: Matched) -> pl.DataFrame:
     """What one list says of the keys that were sent, each of them once."""
     named = named.filter(pl.col("key") != "").unique("key", keep="last", maintain_order=True)
     foreign = named.join(sent, on="key", how="anti")
     if foreign.height == 0:
         return named
-    echoed = _echoed(foreign, sent)
+    echoed = _echoed(foreign, sent, matched)
     return pl.concat([named.join(sent, on="key", how="semi"), echoed]).unique("key", keep="first", maintain_order=True)
 
 
-def _echoed(foreign: pl.DataFrame, sent: pl.DataFrame) -> pl.DataFrame:
-    """Foreign keys that differ from one sent key in letter case or outer blanks only, under the key that was sent."""
-    folded = pl.col("key").str.strip_chars().str.to_lowercase().alias("folded")
-    keys = sent.select("key", folded).unique("key").unique("folded", keep="none")
-    found = foreign.with_columns(folded).join(keys, on="folded", how="left", suffix="_sent", maintain_order="left")
+def _echoed(foreign: pl.DataFrame, sent: pl.DataFrame, matched: Matched) -> pl.DataFrame:
+    """Foreign keys that are another spelling of one sent key, or differ from it in letter case or outer blanks only,
+    under the key that was sent."""
+
+    def folded(keys: pl.DataFrame) -> pl.Series:
+        return matched(keys["key"].str.strip_chars().str.to_lowercase()).alias("folded")
+
+    keys = sent.select("key").unique("key")
+    keys = keys.with_columns(folded(keys)).unique("folded", keep="none")
+    found = foreign.with_columns(folded(foreign)).join(
+        keys, on="folded", how="left", suffix="_sent", maintain_order="left"
+    )
     unknown = found.filter(pl.col("key_sent").is_null())["key"]
     if len(unknown):
         raise Unreadable(

@@ -46,7 +46,7 @@ from sync_pipeline.staging.durable import (
     private_folder,
     room_for,
 )
-from sync_pipeline.staging.outcomes import Outcomes, outcomes_of
+from sync_pipeline.staging.outcomes import Matched, Outcomes, outcomes_of
 
 log = logging.getLogger(__name__)
 
@@ -397,11 +397,12 @@ class RangeStore:
         failures: Iterable[pl.DataFrame],
         unprocessed: Iterable[pl.DataFrame],
         transient: Collection[str],
+        matched: Matched = lambda keys: keys,
     ) -> Counts:
         """Gives every row of an open part its outcome, all in one commit, and returns the counts of the part.
 
         The frames hold ``key, id, created``, ``key, error`` and ``key``; ``transient`` are the codes of failures that
-        can pass. Rows that nothing names are unprocessed. The last word on a row counts: a later success takes its
+        can pass; ``matched`` gives keys one text for all spellings that the org takes for one key. Rows that nothing names are unprocessed. The last word on a row counts: a later success takes its
         exception away, a later failure puts one in place of a success. Raises ``Unreadable`` when a list names a key
         that the part does not hold. Recording the same job again changes nothing.
         """
@@ -409,7 +410,14 @@ class RangeStore:
         if known is not None:
             return known
         sent = pl.read_parquet(self._slice_file(part), columns=["row", "key"])
-        found = outcomes_of(sent, successes=successes, failures=failures, unprocessed=unprocessed, transient=transient)
+        found = outcomes_of(
+            sent,
+            successes=successes,
+            failures=failures,
+            unprocessed=unprocessed,
+            transient=transient,
+            matched=matched,
+        )
         counts = found.counts
         content = _parquet(found.saved.select(pl.lit(part.number, dtype=pl.Int32).alias("part"), *found.saved.columns))
         file = f"outcome-{part.number:05d}.parquet"

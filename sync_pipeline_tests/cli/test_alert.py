@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from sync_pipeline_tests.cli.conftest import Run
-from sync_pipeline_tests.engine.receivers import Web, serving
+from sync_pipeline_tests.notify.receivers import Web, serving
 
 
 @pytest.fixture

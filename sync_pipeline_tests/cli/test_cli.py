@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import json
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
 
 from sync_pipeline.simulated_org.app import OrgTransport
+from sync_pipeline.simulated_org.seed import SOURCE
+from sync_pipeline.simulated_org.source import source_rows, write_source
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline_tests.cli.conftest import Run
 
@@ -521,6 +525,37 @@ def test_a_mapping_of_columns_that_do_not_exist_is_refused_before_anything_is_wr
     assert ran.code == 2
     assert unknown.strip('"') in ran.err
     assert "No night yet" in run("status").out
+
+
+@pytest.mark.parametrize("verb", ["doctor", "plan", "sync"])
+def test_pairs_of_types_that_cannot_be_carried_are_refused_by_every_verb_with_every_reason(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    run("org", "seed", "--rows", "200")
+    org = Org(home / "simulated_org")
+    scored = source_rows(org, SOURCE).with_columns(
+        pl.lit(1.5).alias("Score__c"), pl.lit(True).alias("Hot__c"), pl.lit(dt.time(1, 2)).alias("Hour__c")
+    )
+    write_source(org, SOURCE, [scored])
+    fields = (("Score__c", "NextStep", "text"), ("Hot__c", "TotalOpportunityQuantity", "number"))
+    written = "".join(f'[[field]]\nsource = "{s}"\ntarget = "{t}"\ntype = "{w}"\n' for s, t, w in fields)
+    packaged = (Path(__file__).parents[2] / "sync_pipeline" / "opportunity.toml").read_text()
+    mapping = packaged.replace('source = "CloseDate__c"', 'source = "Hour__c"') + written
+    (tmp_path / "mapping.toml").write_text(mapping)
+    monkeypatch.setenv("SYNC_MAPPING", str(tmp_path / "mapping.toml"))
+
+    ran = run(verb)
+
+    assert ran.code == 2
+    for reason in (
+        "'Score__c' is of SQL type double, which cannot fill 'NextStep' as text",
+        "'Hot__c' is of SQL type bool, which cannot fill 'TotalOpportunityQuantity' as number",
+        "'Hour__c' is of SQL type time, which cannot fill 'CloseDate' as date",
+    ):
+        assert reason in ran.out + ran.err
+    assert "Traceback" not in ran.err
+    assert "No night yet" in run("status").out
+    assert org.db().execute("SELECT id FROM job").fetchall() == []
 
 
 def test_a_login_without_a_url_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

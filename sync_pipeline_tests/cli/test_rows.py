@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -236,3 +237,34 @@ def test_eight_days_later_the_org_has_forgotten_its_results_and_the_trace_has_no
 
     assert ran.code == 0
     assert "created 006" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("ties", "latest"),
+    [
+        (pl.Series([9, 10, None], dtype=pl.Int64), 1),
+        (pl.Series([Decimal("9.5"), Decimal(10), Decimal(-11)], dtype=pl.Decimal(38, 18)), 1),
+        (pl.Series([datetime(2024, 1, 1, 0, 0, 0, 500_000), datetime(2024, 1, 1), None], dtype=pl.Datetime("us")), 0),
+    ],
+)
+def test_trace_tells_the_row_that_the_night_sent_whatever_the_text_of_its_tie_breaker(
+    run: Run, org: Org, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ties: pl.Series, latest: int
+) -> None:
+    """The others of its key differ from the org, and so would each of them if it were taken for the one that was sent."""
+    keys = ["key", " KEY", "key"]
+    texts = pl.DataFrame([row(key, Name__c=f"row {place}") for place, key in enumerate(keys)])
+    frame = texts.cast(dict.fromkeys(COLUMNS, pl.String)).with_columns(ties.alias("Tie__c"))  # type: ignore[arg-type]
+    write_source(org, SOURCE, [frame])
+    packaged = (Path(__file__).parents[2] / "sync_pipeline" / "opportunity.toml").read_text()
+    (tmp_path / "mapping.toml").write_text(
+        packaged.replace("# tie_breaker = ", "tie_breaker = ").replace("LastModifiedDate__c", "Tie__c")
+    )
+    monkeypatch.setenv("SYNC_MAPPING", str(tmp_path / "mapping.toml"))
+    night = run("sync", "--json").document
+
+    ran = run("trace", "key")
+
+    assert (night["totals"]["created"], night["totals"]["quarantined"]) == (1, 2)
+    assert ran.code == 0
+    assert f"Name row {latest}," in ran.out.partition("org Opportunity:")[2]
+    assert "The org holds this row with equal values." in ran.out

@@ -270,6 +270,7 @@ def running(folder: Path) -> Iterator[Hyper]:
                 f"--init-user={OWNER}",
                 "--grpc-service-roles=" + json.dumps({"default": {"user": OWNER, "authorizations": []}}),
                 "--grpc-persist-results=true",
+                "--default-database-version=3",  # files of older ones hold no numeric(38,18)
                 "--listen-connection=tab.tcp://127.0.0.1:auto,tcp.grpc://127.0.0.1:auto",
                 f"--callback-connection=tab.tcp://127.0.0.1:{listener.getsockname()[1]}",
                 f"--log-dir={folder}",

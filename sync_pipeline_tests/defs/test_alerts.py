@@ -12,7 +12,7 @@ import pytest
 from sync_pipeline.definitions import defs
 from sync_pipeline.defs.alerts import WILL_RETRY_TAG, newest_planning
 from sync_pipeline.defs.resources import SyncResource
-from sync_pipeline_tests.engine.receivers import Web, serving
+from sync_pipeline_tests.notify.receivers import Web, serving
 from sync_pipeline_tests.running import environment_of, sync_pipeline
 
 

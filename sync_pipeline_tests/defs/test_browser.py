@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from sync_pipeline_tests.defs.browser import CHROMIUM, browsing
-from sync_pipeline_tests.engine.receivers import Web, serving
+from sync_pipeline_tests.notify.receivers import Web, serving
 from sync_pipeline_tests.running import dagster_dev, environment_of, sync_pipeline, until
 
 pytestmark = [

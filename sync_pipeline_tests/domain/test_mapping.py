@@ -166,14 +166,14 @@ def test_a_null_clears_the_target_unless_the_mapping_says_otherwise() -> None:
         ("", 'key = "Id__c"', "[source]: key is None"),
         ('keys = "Id__c"', 'key = "Id__c"', "[source] has unknown entries: keys"),
         ('parent = "AccountId"', 'group_by = "AccountId"', "[target] has unknown entries: parent"),
-        ('group_by = "OwnerId"', 'group_by = "AccountId"', "group_by names OwnerId, which no [[field]] fills"),
+        ('group_by = "OwnerId"', 'group_by = "AccountId"', "group_by names 'OwnerId', which no [[field]] fills"),
         ('type = "money"', 'type = "text"', "[[field]] number 1: type is 'money'"),
         ('type = ""', 'type = "text"', "[[field]] number 1: type is ''"),
         ('null = "ignore"', 'null = "keep"', "[[field]] number 2: null is 'ignore'"),
         ('required = "yes"', "required = true", "[[field]] number 1: required is 'yes'"),
         ("required = 1", "required = true", "[[field]] number 1: required is 1"),
-        ('target = "name"', 'target = "AccountId"', "the target field name is filled twice"),
-        ('target = "External_ID__c"', 'target = "Name"', "the target field external_id__c is filled twice"),
+        ('target = "name"', 'target = "AccountId"', "the target field 'Name' is filled twice"),
+        ('target = "External_ID__c"', 'target = "Name"', "the target field 'External_ID__c' is filled twice"),
         ('name = "Name__c"', 'source = "Name__c"', "[[field]] number 1 has unknown entries: name"),
     ],
 )
@@ -218,30 +218,6 @@ def test_a_mapping_that_cannot_be_read_names_its_file(tmp_path: Path) -> None:
         assert str(file) in refusal.value.message
 
 
-# held against the source
-
-
-def test_source_columns_are_found_whatever_their_letter_case() -> None:
-    parse_mapping(SOUND).check_source(
-        {"ID__C": "VARCHAR", "Name__c": "VARCHAR", "account__c": "VARCHAR", "More__c": "DATE"}
-    )
-
-
-def test_every_missing_source_column_is_named_with_those_that_are_there() -> None:
-    with pytest.raises(MappingError) as refusal:
-        parse_mapping(SOUND).check_source({"Id__c": "VARCHAR", "Nom__c": "VARCHAR"})
-
-    assert "Src__dlm has no column Name__c, Account__c" in refusal.value.message
-    assert "Nom__c" in refusal.value.hint
-
-
-def test_a_tie_breaker_must_be_a_column_too() -> None:
-    mapping = replace(parse_mapping(SOUND), tie_breaker="Changed__c")
-
-    with pytest.raises(MappingError, match="Changed__c"):
-        mapping.check_source({"Id__c": "VARCHAR", "Name__c": "VARCHAR", "Account__c": "VARCHAR"})
-
-
 # held against the target
 
 
@@ -252,13 +228,28 @@ def test_a_target_that_takes_every_field_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ((NAME, ACCOUNT), "Opportunity has no field External_ID__c"),
-        ((replace(KEY, external_id=False, id_lookup=False), NAME, ACCOUNT), "External_ID__c is not marked External ID"),
-        ((KEY, NAME), "Opportunity has no field AccountId"),
-        ((KEY, replace(NAME, updateable=False), ACCOUNT), "Name is read-only for this user"),
-        ((KEY, replace(NAME, createable=False), ACCOUNT), "Name is read-only for this user"),
-        ((KEY, replace(NAME, type="double"), ACCOUNT), "Name is of type double, which the mapping's text cannot fill"),
-        ((KEY, NAME, ACCOUNT, replace(OWNER, defaulted_on_create=False)), "OwnerId is required on create"),
+        ((NAME, ACCOUNT), "'Opportunity' has no field 'External_ID__c'"),
+        (
+            (replace(KEY, external_id=False, id_lookup=False), NAME, ACCOUNT),
+            "'External_ID__c' is not marked External ID",
+        ),
+        ((replace(KEY, createable=False), NAME, ACCOUNT), "'External_ID__c' cannot be set on create by this user"),
+        ((replace(KEY, auto_number=True, createable=False), NAME, ACCOUNT), "'External_ID__c' is an auto-number"),
+        ((replace(KEY, calculated=True, createable=False), NAME, ACCOUNT), "'External_ID__c' is a formula"),
+        ((replace(KEY, type="picklist"), NAME, ACCOUNT), "'External_ID__c' is of type picklist; a key must be"),
+        ((replace(KEY, type="datetime"), NAME, ACCOUNT), "'External_ID__c' is of type datetime; a key must be"),
+        ((KEY, NAME), "'Opportunity' has no field 'AccountId'"),
+        ((KEY, replace(NAME, updateable=False), ACCOUNT), "'Name' is read-only for this user"),
+        ((KEY, replace(NAME, createable=False), ACCOUNT), "'Name' is read-only for this user"),
+        ((KEY, replace(NAME, auto_number=True, createable=False), ACCOUNT), "'Name' is an auto-number"),
+        ((KEY, replace(NAME, calculated=True), ACCOUNT), "'Name' is a formula"),
+        ((KEY, replace(NAME, type="textarea", rich_text=True), ACCOUNT), "'Name' is rich text"),
+        ((KEY, replace(NAME, type="encryptedstring"), ACCOUNT), "'Name' is encrypted"),
+        (
+            (KEY, replace(NAME, type="double"), ACCOUNT),
+            "'Name' is of type double, which the mapping's text cannot fill",
+        ),
+        ((KEY, NAME, ACCOUNT, replace(OWNER, defaulted_on_create=False)), "'OwnerId' is required on create"),
     ],
 )
 def test_a_target_that_cannot_take_the_mapping_says_why(fields: tuple[TargetField, ...], told: str) -> None:
@@ -267,6 +258,49 @@ def test_a_target_that_cannot_take_the_mapping_says_why(fields: tuple[TargetFiel
 
     assert told in refusal.value.message
     assert refusal.value.hint
+    assert refusal.value.exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["string", "email", "double", "int", "long"])
+def test_a_key_is_a_text_or_a_number_and_need_not_be_updateable(kind: str) -> None:
+    parse_mapping(SOUND).check_target(opportunity(replace(KEY, type=kind, updateable=False), NAME, ACCOUNT))
+
+
+@pytest.mark.parametrize("name", ["Id", "id", "ID"])
+def test_the_record_id_is_no_key_whoever_asks(name: str) -> None:
+    mapping = parse_mapping(SOUND.replace("External_ID__c", name))
+    record_id = TargetField("Id", "Record ID", "id", length=18, id_lookup=True, createable=False, updateable=False)
+
+    for check in (mapping.check_target, mapping.check_comparable):
+        with pytest.raises(MappingError, match=f"'{name}' cannot be the key: the org gives record ids itself"):
+            check(opportunity(record_id, NAME, ACCOUNT))
+
+
+def test_whoever_only_reads_needs_no_right_to_write() -> None:
+    target = opportunity(
+        replace(KEY, createable=False),
+        replace(NAME, updateable=False),
+        ACCOUNT,
+        replace(OWNER, defaulted_on_create=False),
+    )
+
+    parse_mapping(SOUND).check_comparable(target)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (NAME, ACCOUNT),
+        (replace(KEY, type="boolean"), NAME, ACCOUNT),
+        (KEY, ACCOUNT),
+        (KEY, replace(NAME, type="encryptedstring"), ACCOUNT),
+        (KEY, replace(NAME, type="textarea", rich_text=True), ACCOUNT),
+        (KEY, replace(NAME, type="date"), ACCOUNT),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_to_whoever_reads(fields: tuple[TargetField, ...]) -> None:
+    with pytest.raises(MappingError):
+        parse_mapping(SOUND).check_comparable(opportunity(*fields))
 
 
 def test_all_reasons_are_named_at_once() -> None:

@@ -21,9 +21,8 @@ from sync_pipeline.domain.plan import OrgIdentity, Plan, PlannedRange, SourcePro
 from sync_pipeline.domain.policy import Policy
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.engine.alerting import KEPT, Alerts, Condition, Planning, Text, expected_end
-from sync_pipeline.engine.recipients import call_heartbeat, recipients_of, send
 from sync_pipeline.staging.book import Book
-from sync_pipeline_tests.engine.receivers import Mail, Web, serving
+from sync_pipeline_tests.notify.receivers import Mail, Web, serving
 
 OPENED = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 FIRST, SECOND = KeyRange(None, "m"), KeyRange("m", None)
@@ -117,13 +116,6 @@ def nights(tmp_path: Path, clock: Clock) -> Iterator[Nights]:
     book = Book(tmp_path / "book.sqlite", now=clock)
     yield Nights(book, clock)
     book.close()
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    server = Web()
-    with serving(server):
-        yield server
 
 
 @pytest.fixture
@@ -668,13 +660,6 @@ def test_the_watchdog_does_not_hear_of_a_night_of_yesterday(nights: Nights, web:
     assert web.requests == []
 
 
-def test_the_watchdog_is_not_followed_to_another_address(web: Web) -> None:
-    web.answer, web.location = 302, f"http://{web.address}/elsewhere"
-
-    assert call_heartbeat(Secret(f"http://{web.address}/ping")) == "it answered HTTP 302"
-    assert (web.refused, web.requests) == (1, [])
-
-
 # secrets
 
 
@@ -711,31 +696,3 @@ def test_nothing_of_a_recipient_is_ever_shown(
     secrets = ("us3r", "p4ssw0rd", "s3cret", "S3cret", "T0SECRETT", "B0SECRETB", "h34der", "acme.example")
     assert "Night not reconciled" in "".join(shown)
     assert [secret for secret in secrets for text in shown if secret in text] == []
-
-
-def test_nothing_of_the_watchdog_is_ever_shown(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-
-    assert call_heartbeat(Secret("http://127.0.0.1:1/ping/s3cret")) == "no connection"
-    assert "s3cret" not in caplog.text
-
-
-def test_a_url_that_apprise_does_not_know_is_no_recipient() -> None:
-    [recipient] = recipients_of([Secret("nosuchservice://s3cret")])
-
-    assert send(recipient, title="a", body="b", tone="info").startswith("Apprise does not understand this URL")
-
-
-def test_a_recipient_that_is_written_twice_is_told_once() -> None:
-    twice = recipients_of([Secret("json://a"), Secret("slack://b"), Secret("json://a")])
-
-    assert [recipient.name for recipient in twice] == ["recipient 1 (json)", "recipient 2 (slack)"]
-
-
-def test_loggers_are_left_as_they_were(web: Web) -> None:
-    loggers = [logging.getLogger(name) for name in ("apprise", "urllib3", "requests")]
-    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
-    [recipient] = recipients_of([Secret(f"json://{web.address}")])
-
-    assert send(recipient, title="a", body="b", tone="info") == ""
-    assert [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers] == before

@@ -10,6 +10,7 @@ import pytest
 
 from sync_pipeline.domain.mapping import FieldMapping, FieldType, Mapping, TargetField, TargetObject
 from sync_pipeline.engine.drift import DRIFT, FATES, look_again, mark_changed, named_by_key, with_reasons
+from sync_pipeline.engine.duplicates import SCHEMA, standing
 from sync_pipeline.engine.equality import Equality
 from sync_pipeline.staging.comparison import FINDINGS, Kind
 
@@ -19,6 +20,7 @@ TARGET = TargetObject(
 )
 MAPPING = Mapping("Things__dlm", "Key__c", "Thing__c", "Key__c", (FieldMapping("Text__c", "Text__c", FieldType.TEXT),))
 EQUALITY = Equality(MAPPING, TARGET)
+NO_GROUPS = standing(pl.DataFrame(schema=SCHEMA))
 US, THEM = "005000000000001AAA", "005000000000002AAA"
 LOADED_AT = datetime(2026, 3, 1, 2, 30)
 
@@ -143,7 +145,7 @@ def drift(*named: tuple[Kind, str]) -> pl.DataFrame:
 def test_a_different_row_is_excused_only_by_a_source_that_says_the_same(
     now: dict[str, str], org: tuple[str, str], finding: str
 ) -> None:
-    marked = mark_changed(EQUALITY, drift((Kind.DIFFERENT, "a")), source(**now), in_org(org))
+    marked = mark_changed(EQUALITY, drift((Kind.DIFFERENT, "a")), source(**now), NO_GROUPS, in_org(org))
 
     assert marked["finding"].to_list() == [finding]
 
@@ -152,7 +154,7 @@ def test_a_missing_row_is_excused_only_by_a_source_that_has_it_no_more() -> None
     lost = drift((Kind.MISSING, "gone"), (Kind.MISSING, "there"), (Kind.MISSING, "padded"))
     now = pl.concat([source(there="x"), source(**{" padded\t": "x"})])
 
-    marked = mark_changed(EQUALITY, lost, now, in_org())
+    marked = mark_changed(EQUALITY, lost, now, NO_GROUPS, in_org())
 
     assert marked["finding"].to_list() == ["changed since", "missing", "missing"]
 
@@ -205,7 +207,7 @@ def test_a_row_that_was_not_looked_up_still_has_the_job_that_saved_it() -> None:
 
 
 def test_a_reason_that_is_known_already_stays() -> None:
-    marked = mark_changed(EQUALITY, drift((Kind.MISSING, "a")), source(), in_org())
+    marked = mark_changed(EQUALITY, drift((Kind.MISSING, "a")), source(), NO_GROUPS, in_org())
 
     assert reasons(marked, fates(fate("a", "succeeded")), in_org()) == {"a": "changed since"}
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
+import pytest
 
+from sync_pipeline.domain.errors import StateError
 from sync_pipeline.domain.keys import KeyRange
 from sync_pipeline.domain.mapping import load_mapping
-from sync_pipeline.engine.duplicates import SCHEMA, groups_in, judge, write_groups
+from sync_pipeline.engine.duplicates import FILE, SCHEMA, groups_in, judge, write_groups
 
 MAPPING = load_mapping(Path(__file__).parents[2] / "sync_pipeline" / "opportunity.toml")
 WITH_TIE = replace(MAPPING, tie_breaker="Changed__c")
@@ -39,9 +41,11 @@ def judged(frame: pl.DataFrame, mapping=MAPPING, groups: pl.DataFrame = NO_GROUP
     return {row["index"]: row["code"] for row in judge(frame, mapping, groups).iter_rows(named=True)}
 
 
-def known(folder: Path, *groups: tuple[str, str, str | None], key_range: KeyRange | None = None) -> pl.DataFrame:
-    """What the plan's statement found: (key, matched, latest tie-breaker)."""
-    rows = [(key, matched, 1, tie) for key, matched, tie in groups]
+def known(
+    folder: Path, *groups: tuple[str, str, str | None], best: str | None, key_range: KeyRange | None = None
+) -> pl.DataFrame:
+    """What the plan's statement found of one group: (key, matched, latest tie-breaker), and the latest of them all."""
+    rows = [(key, matched, 1, tie, best) for key, matched, tie in groups]
     write_groups(pl.DataFrame(rows, schema=SCHEMA, orient="row"), folder)
     return groups_in(folder, key_range or KeyRange())
 
@@ -63,28 +67,43 @@ def test_different_rows_with_one_key_are_all_quarantined() -> None:
 
 
 def test_a_declared_tie_breaker_sends_the_latest_row(tmp_path: Path) -> None:
-    groups = known(tmp_path, ("a", "a", "9"))
+    groups = known(tmp_path, ("a", "a", "9"), best="9")
     frame = page(("a", "old", "10"), ("a", "new", "9"), ("a", "new", "9"))
     # Text is never compared for its order: the source said which is the latest.
     assert judged(frame, WITH_TIE, groups) == {0: "TIE_BREAKER_LOSER", 2: "EQUAL_DUPLICATE"}
 
 
 def test_two_latest_rows_that_differ_send_none(tmp_path: Path) -> None:
-    groups = known(tmp_path, ("a", "a", "9"))
+    groups = known(tmp_path, ("a", "a", "9"), best="9")
     assert judged(page(("a", "x", "9"), ("a", "y", "9")), WITH_TIE, groups) == {0: "DUPLICATE_KEY", 1: "DUPLICATE_KEY"}
 
 
 def test_keys_that_only_the_target_takes_for_one_are_found_in_any_range(tmp_path: Path) -> None:
-    groups = known(tmp_path, ("ABC", "abc", None), ("abc", "abc", None), key_range=KeyRange("ABC", None))
+    groups = known(tmp_path, ("ABC", "abc", None), ("abc", "abc", None), best=None, key_range=KeyRange("ABC", None))
     assert groups["key"].to_list() == ["abc"]
     assert judged(page(("abc", "x", "1"), ("abd", "x", "1")), MAPPING, groups) == {0: "DUPLICATE_KEY"}
 
 
 def test_across_keys_the_tie_breaker_decides_when_one_key_has_the_latest(tmp_path: Path) -> None:
-    groups = known(tmp_path, ("ABC", "abc", "1"), ("abc", "abc", "2"))
+    groups = known(tmp_path, ("ABC", "abc", "1"), ("abc", "abc", "2"), best="2")
     assert judged(page(("ABC", "x", "1"), ("abc", "x", "2")), WITH_TIE, groups) == {0: "TIE_BREAKER_LOSER"}
-    level = known(tmp_path, ("ABC", "abc", "2"), ("abc", "abc", "2"))
+    level = known(tmp_path, ("ABC", "abc", "2"), ("abc", "abc", "2"), best="2")
     assert judged(page(("ABC", "x", "2"), ("abc", "x", "2")), WITH_TIE, level) == {
         0: "DUPLICATE_KEY",
         1: "DUPLICATE_KEY",
     }
+
+
+def test_the_latest_of_several_keys_is_the_one_the_source_names_and_never_that_of_the_texts(tmp_path: Path) -> None:
+    groups = known(tmp_path, ("ABC", "abc", "10"), ("abc", "abc", "9"), best="10")
+    assert judged(page(("ABC", "x", "10"), ("abc", "x", "9")), WITH_TIE, groups) == {1: "TIE_BREAKER_LOSER"}
+
+
+def test_groups_that_an_older_version_wrote_are_not_guessed_at(tmp_path: Path) -> None:
+    known(tmp_path, ("a", "a", "9"), best="9")
+    pl.read_parquet(tmp_path / FILE).drop("best").write_parquet(tmp_path / FILE)
+
+    with pytest.raises(StateError, match="cannot be read") as refusal:
+        groups_in(tmp_path, KeyRange())
+
+    assert "--fresh" in refusal.value.hint

@@ -123,7 +123,7 @@ ROWS = st.fixed_dictionaries(
 
 @given(st.lists(st.none() | HOSTILE, min_size=1, max_size=8))
 def test_a_text_has_one_form_whatever_texts_it_is_among(texts: list[str | None]) -> None:
-    form = EQUALITY.canonical_values(pl.Series("Text__c", texts, dtype=pl.String), FIELDS[0]).to_list()
+    form = EQUALITY.canonical_values(pl.Series("Text__c", texts, dtype=pl.String), FIELDS[0], is_present=True).to_list()
 
     told = [(text or "").strip(TRIMMED).replace("\r\n", "\n").replace("\r", "\n") or None for text in texts]
     assert form == told
@@ -221,11 +221,132 @@ def test_keys_are_matched_as_the_target_matches_them() -> None:
     assert folds_case(MAPPING, TARGET) and not folds_case(MAPPING, tells_apart)
 
 
-def test_a_field_that_the_org_masks_is_left_out() -> None:
-    masked = TargetObject(
-        TARGET.name, TARGET.key_prefix, {**TARGET.fields, "Text__c": TargetField("Text__c", "Text", "encryptedstring")}
-    )
-    assert "Text__c" not in [f.target for f in Equality(MAPPING, masked).fields]
+NUMBERED = TargetObject(
+    TARGET.name,
+    TARGET.key_prefix,
+    {"Key__c": TargetField("Key__c", "Key", "double", precision=18, scale=2, external_id=True, unique=True)},
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("5", "5.0"), ("10000000", "1.0E7"), ("0", "-0.0"), ("0.1", "0.10000000000000001"), (" -12.5\t", "-1.25E1")],
+)
+def test_spellings_of_one_number_are_one_key(one: str, other: str) -> None:
+    left, right = Equality(MAPPING, NUMBERED).matched(pl.Series([one, other]))
+    assert left == right
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("5", "50"), ("5", "-5"), ("1", "one"), ("NaN", "inf"), ("5", ""), ("5", "\u0665")]
+)
+def test_other_numbers_and_what_is_none_are_other_keys(one: str, other: str) -> None:
+    left, right = Equality(MAPPING, NUMBERED).matched(pl.Series([one, other]))
+    assert left != right
+
+
+def test_the_letter_case_of_an_email_address_is_never_told_apart() -> None:
+    email = TargetField("Key__c", "Key", "email", unique=True, case_sensitive=True, external_id=True)
+    target = TargetObject(TARGET.name, TARGET.key_prefix, {"Key__c": email})
+    assert folds_case(MAPPING, target)
+    assert Equality(MAPPING, target).matched(pl.Series(["A@b.c", "a@B.C"])).n_unique() == 1
+
+
+def described_as(kind: str, *listed: str) -> Equality:
+    """Equality for a text field of that type."""
+    field = TargetField("Text__c", "Text", kind, length=255, picklist=listed or None)
+    return Equality(MAPPING, TargetObject(TARGET.name, TARGET.key_prefix, {**TARGET.fields, "Text__c": field}))
+
+
+LISTED = ("Closed Won", "Open")
+"""The list of the picklists below."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "present"),
+    [
+        ("picklist", "closed WON", "Closed Won"),
+        ("picklist", "Closed Won", "closed won"),
+        ("picklist", "Not Listed", "not listed"),
+        ("multipicklist", "open;CLOSED won", "Closed Won;Open"),
+        ("multipicklist", "Open;Open; Closed Won ;", "Closed Won; Open"),
+        ("multipicklist", ";", None),
+        ("combobox", "OPEN", "Open"),
+        ("email", "Ada@Example.COM", "ada@example.com"),
+    ],
+)
+def test_what_the_type_makes_one_value_is_one(kind: str, sent: str, present: str | None) -> None:
+    equality = described_as(kind, *LISTED)
+    left, right = staged(ROW | {"Text__c": sent}), in_org(ROW | {"Text__c": present})
+    assert equality.differences(left, right).rows() == []
+    assert digests(left, is_present=False, equality=equality) == digests(right, is_present=True, equality=equality)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "present"),
+    [
+        ("picklist", "Open", "Closed Won"),
+        ("picklist", "Open", "Opened"),
+        ("picklist", "Not Listed", "Open"),
+        ("multipicklist", "Open", "Closed Won;Open"),
+        ("multipicklist", "Open;Closed Won", "Open;Closed"),
+        ("combobox", "Call me", "call me"),
+        ("combobox", "Open", None),
+        ("email", "ada@example.com", "ida@example.com"),
+        ("url", "https://example.com/A", "https://example.com/a"),
+        ("url", "example.com", "http://example.com"),
+        ("phone", "1234567890", "(123) 456-7890"),
+        ("phone", "ext. A", "ext. a"),
+        ("textarea", "Text", "text"),
+    ],
+)
+def test_what_the_type_tells_apart_differs(kind: str, sent: str, present: str | None) -> None:
+    equality = described_as(kind, *LISTED)
+    left, right = staged(ROW | {"Text__c": sent}), in_org(ROW | {"Text__c": present})
+    assert equality.differences(left, right)["column"].to_list() == ["Text__c"]
+    assert digests(left, is_present=False, equality=equality) != digests(right, is_present=True, equality=equality)
+
+
+@given(st.lists(st.none() | st.sampled_from(["open", "OPEN", "Open", "Closed Won", "x", "X", " x"]), min_size=1))
+def test_a_choice_has_one_form_whatever_choices_it_is_among(values: list[str | None]) -> None:
+    equality = described_as("picklist", *LISTED)
+    told = {"open": "Open", "closed won": "Closed Won", "x": "x"}
+
+    form = equality.canonical_values(pl.Series("Text__c", values, dtype=pl.String), FIELDS[0], is_present=True)
+
+    assert form.to_list() == [None if value is None else told[value.strip().lower()] for value in values]
+
+
+UNREADABLE = [
+    "x",
+    "NaN",
+    "inf",
+    "1e999",
+    "2026-02-30",
+    "2026-01-31T10:00:60Z",
+    "2026-01-31T10:00:60.5+01:00",
+    "٣",
+    "1 2",
+    "yes",
+]
+
+
+@given(ours=st.sampled_from(UNREADABLE), theirs=st.sampled_from(UNREADABLE))
+@pytest.mark.parametrize("field", ["Number__c", "Date__c", "Instant__c", "Flag__c"])
+def test_what_cannot_be_read_equals_nothing_not_even_itself(field: str, ours: str, theirs: str) -> None:
+    left, right = in_org(ROW | {field: ours}), in_org(ROW | {field: theirs})
+    assert EQUALITY.differences(left, right)["column"].to_list() == [field]
+    assert digests(left, is_present=False) != digests(right, is_present=True)
+
+
+@pytest.mark.parametrize("field", ["Number__c", "Date__c", "Instant__c", "Flag__c"])
+@pytest.mark.parametrize("sent", [None, "0", "1", "true", "0001-01-01", "0001-01-02", "0001-01-01T00:00:00Z"])
+@pytest.mark.parametrize("present", UNREADABLE)
+def test_what_cannot_be_read_is_no_value(field: str, sent: str | None, present: str) -> None:
+    left = in_org(ROW | {field: sent})
+    right = in_org(ROW | {field: present})
+    assert EQUALITY.differences(left, right)["column"].to_list() == [field]
+    assert digests(left, is_present=False) != digests(right, is_present=True)
 
 
 def test_rows_of_different_keys_are_never_held_against_each_other() -> None:

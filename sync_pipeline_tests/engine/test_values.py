@@ -120,8 +120,18 @@ def test_line_ends_inside_a_value_become_one_kind() -> None:
         ({"CloseDate__c": "26-1-3"}, "UNREADABLE", "CloseDate__c"),
         ({"CloseDate__c": "2026-02-30"}, "IMPOSSIBLE_DATE", "CloseDate__c"),
         ({"CloseDate__c": "1582-10-15"}, "IMPOSSIBLE_DATE", "CloseDate__c"),
+        ({"CloseDate__c": "2026-02-03 10:00:00+00"}, "TIME_OF_DAY", "CloseDate__c"),
+        ({"CloseDate__c": "2026-02-03 00:00:00.000001"}, "TIME_OF_DAY", "CloseDate__c"),
+        ({"CloseDate__c": "2026-02-03T00:00:00+02"}, "TIME_OF_DAY", "CloseDate__c"),
+        ({"CloseDate__c": "2026-02-03 00:00:00+00"}, "UNREADABLE", "CloseDate__c"),
         ({"CloseDate__c": None}, "REQUIRED_NULL", "CloseDate__c"),
         ({"Account__c": "0010000000000"}, "UNREADABLE", "Account__c"),
+        ({"Amount__c": "\u0661\u0662"}, "UNREADABLE", "Amount__c"),
+        ({"Amount__c": "1.\u0665"}, "UNREADABLE", "Amount__c"),
+        ({"CloseDate__c": "\u0662\u0660\u0662\u0666-01-31"}, "UNREADABLE", "CloseDate__c"),
+        ({"CloseDate__c": "2026- 1- 3"}, "UNREADABLE", "CloseDate__c"),
+        ({"CloseDate__c": "+2026-1-03"}, "UNREADABLE", "CloseDate__c"),
+        ({"CloseDate__c": "4001-01-01"}, "IMPOSSIBLE_DATE", "CloseDate__c"),
     ],
 )
 def test_what_the_target_cannot_hold_is_quarantined(row: dict[str, str | None], rule: str, column: str) -> None:
@@ -194,3 +204,103 @@ def test_instants_booleans_and_integers_are_read_in_the_forms_the_source_writes(
     assert converted.frame["Is__c"].to_list() == [True, False, True, None]
     assert converted.frame["Count__c"].to_list()[:3] == [Decimal(1), Decimal(-20), Decimal(999999999)]
     assert converted.rejections["index"].to_list() == [3]
+
+
+INSTANT = st.datetimes(dt.datetime(1600, 1, 1), dt.datetime(4100, 1, 1))
+
+
+def instant_of(text: str) -> tuple[dt.datetime | None, str | None]:
+    """The typed value and the rule that is broken."""
+    mapping, target = other_types()
+    frame = pl.DataFrame({"Key__c": ["a"], "At__c": [text], "Is__c": ["1"], "Count__c": ["1"]})
+    converted = convert(frame, mapping, target)
+    rule = converted.rejections["code"][0] if converted.rejections.height else None
+    return converted.frame["At__c"][0], rule
+
+
+@given(instant=INSTANT, hours=st.integers(-12, 14))
+def test_an_instant_has_the_year_limits_of_a_date_in_utc(instant: dt.datetime, hours: int) -> None:
+    offset = dt.timezone(dt.timedelta(hours=hours))
+    value, rule = instant_of(instant.replace(tzinfo=offset).isoformat())
+
+    in_utc = instant - dt.timedelta(hours=hours)
+    if 1700 <= in_utc.year <= 4000:
+        assert (value, rule) == (in_utc.replace(microsecond=in_utc.microsecond // 1000 * 1000, tzinfo=dt.UTC), None)
+    else:
+        assert rule == "IMPOSSIBLE_DATE"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("2026-06-30T23:59:60Z", "IMPOSSIBLE_DATE"),
+        ("2026-06-30 23:59:60", "IMPOSSIBLE_DATE"),
+        ("2026-06-30T23:59:60.5+02:00", "IMPOSSIBLE_DATE"),
+        ("2026-06-31T10:00:00Z", "IMPOSSIBLE_DATE"),
+        ("2026-06-30T24:00:00Z", "IMPOSSIBLE_DATE"),
+        ("2026-6-3T1:2:3Z", "UNREADABLE"),
+        ("+2026-06-30T10:00:00Z", "UNREADABLE"),
+        ("2026-06-30T10: 0:00Z", "UNREADABLE"),
+        ("\u0662\u0660\u0662\u0666-06-30T10:00:00Z", "UNREADABLE"),
+        ("2026-06-30", "UNREADABLE"),
+    ],
+)
+def test_what_is_no_instant_is_quarantined(text: str, rule: str) -> None:
+    assert instant_of(text)[1] == rule
+
+
+# a key that is a number
+
+
+def key_rule(text: str, **described: int) -> str | None:
+    mapping, target = other_types()
+    key = TargetField("Key__c", "Key", "double", precision=18, external_id=True, unique=True, **described)
+    row = {"Key__c": text, "At__c": None, "Is__c": "1", "Count__c": "1"}
+    frame = pl.DataFrame([row], schema=dict.fromkeys(row, pl.String))
+    rejections = convert(frame, mapping, TargetObject("Thing__c", "a00", {**target.fields, "Key__c": key})).rejections
+    return rejections["code"][0] if rejections.height else None
+
+
+@pytest.mark.parametrize("text", ["0", "7", "-7", "12.5", "-0.25", " 10 ", "123456789012345"])
+def test_a_number_in_plain_form_is_a_key(text: str) -> None:
+    assert key_rule(text, scale=2) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "BLANK_KEY"),
+        ("many", "UNREADABLE"),
+        ("NaN", "UNREADABLE"),
+        ("\u0667", "UNREADABLE"),
+        ("#N/A", "RESERVED_TEXT"),
+        ("12345678901234567", "TOO_LARGE"),
+        ("1.005", "TOO_PRECISE"),
+        ("1234567890123456", "INEXACT_KEY"),
+        ("12345678901234.56", "INEXACT_KEY"),
+        ("7.0", "ODD_KEY"),
+        ("07", "ODD_KEY"),
+        ("+7", "ODD_KEY"),
+        ("7.", "ODD_KEY"),
+        ("1e3", "ODD_KEY"),
+        ("-0", "ODD_KEY"),
+        (".5", "ODD_KEY"),
+    ],
+)
+def test_another_spelling_of_a_number_is_no_key(text: str, rule: str) -> None:
+    assert key_rule(text, scale=2) == rule
+
+
+@given(
+    st.lists(
+        st.decimals(min_value=-(10**15), max_value=10**15, places=2).map(
+            lambda number: format(number.normalize(), "f")
+        ),
+        min_size=2,
+        max_size=2,
+        unique=True,
+    )
+)
+def test_two_keys_that_are_sent_are_two_numbers_in_the_org(keys: list[str]) -> None:
+    if all(key_rule(key, scale=2) is None for key in keys):
+        assert float(keys[0]) != float(keys[1])

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as AnyMapping
 from functools import cache
 from itertools import count, cycle, pairwise
 from typing import Any, Literal
@@ -205,7 +206,9 @@ def cloud(
     deadline_seconds: float = 1800.0,
     equal_rows_max: int = 100_000,
     run_id: str = "20260101T020000.000000Z",
+    columns: AnyMapping[str, str] | None = None,
 ) -> DataCloud:
+    """Over a source of text columns, unless other ``columns`` are told or, when there are none, are to be asked for."""
     return DataCloud(
         wire.session,
         mapping,
@@ -214,6 +217,7 @@ def cloud(
         deadline_seconds=deadline_seconds,
         equal_rows_max=equal_rows_max,
         run_id=run_id,
+        columns=dict.fromkeys(mapping.source_columns, "Varchar") if columns is None else columns or None,
     )
 
 
@@ -423,9 +427,14 @@ def test_duplicates_are_the_keys_that_the_target_takes_for_one_row(written: list
         if key is not None and (matched := as_matched(key, fold_case=fold_case)) and groups[matched] > 1:
             _, number, _ = expected.get(key, (matched, 0, ""))
             expected[key] = (matched, number + 1, place)
-    assert {key: (matched, number, tie) for key, matched, number, tie in found.iter_rows()} == expected
+    ties = [(matched, tie or "") for matched, _, tie in expected.values()]
+    best = {matched: max(tie for other, tie in ties if other == matched) for matched, _ in ties}
+    assert {key: (matched, number, tie) for key, matched, number, tie, _ in found.iter_rows()} == expected
+    assert found["best"].to_list() == [best[matched] for matched in found["matched"]]
     assert found.height == len(expected)
-    assert found.schema == {"key": pl.String, "matched": pl.String, "rows": pl.Int64, "tie": pl.String}
+    assert found.schema == {
+        "key": pl.String, "matched": pl.String, "rows": pl.Int64, "tie": pl.String, "best": pl.String
+    }  # fmt: skip
 
 
 @given(st.lists(st.one_of(st.none(), keys), max_size=40), st.integers(1, 12))
@@ -511,7 +520,7 @@ def test_more_values_than_the_org_counts_by_are_refused() -> None:
 
 
 def test_more_duplicates_than_can_be_kept_in_mind_are_refused() -> None:
-    page = [["key", "key", "2", None]] * 100_000
+    page = [["key", "key", "2", None, None]] * 100_000
     status = {"queryId": "q", "completionStatus": "Finished", "rowCount": 300_000}
     content = json.dumps({"data": page, "status": status}).encode()
     wire = Wire(lambda request: httpx.Response(200, content=content, headers={"Content-Type": "application/json"}))

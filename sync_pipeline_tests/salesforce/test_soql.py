@@ -385,8 +385,38 @@ def test_the_target_is_described_field_by_field() -> None:
         255,
     )
     assert (amount.precision, amount.scale, amount.updateable) == (18, 2, False)
-    assert (stage.picklist, stage.nillable) == (("Open",), False)
-    assert source.picklist is None
+    assert (stage.picklist, stage.nillable) == (("Open", "Old"), False)
+    assert (source.picklist, amount.picklist, key.picklist) == (("Web",), None, None)
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ({"type": "string"}, (False, False, False)),
+        ({"type": "string", "autoNumber": True}, (True, False, False)),
+        ({"type": "string", "calculated": True, "htmlFormatted": True}, (False, True, False)),
+        ({"type": "textarea", "extraTypeInfo": "plaintextarea"}, (False, False, False)),
+        ({"type": "textarea", "extraTypeInfo": "richtextarea"}, (False, False, True)),
+        ({"type": "textarea", "htmlFormatted": True}, (False, False, True)),
+    ],
+)
+def test_what_the_org_makes_or_rewrites_itself_is_known(told: dict[str, Any], meant: tuple[bool, bool, bool]) -> None:
+    field = soql(Wire(answers(described({"name": "Field__c", **told})))).describe().fields["Field__c"]
+
+    assert (field.auto_number, field.calculated, field.rich_text) == meant
+
+
+def test_rows_are_asked_for_by_numbers_in_whatever_spelling() -> None:
+    wire = Wire(lambda request: found([]))
+
+    soql(wire).rows_of(["1.0E7", "10000000", "-0.50", "many", "0.0", "12345678901234567890", "\u0663"], as_numbers=True)
+
+    (query,) = queries(wire)
+    assert query.endswith(" WHERE External_ID__c IN (10000000,-0.5,0,12345678901234567890)")
+
+
+def test_keys_that_are_no_numbers_have_no_rows_and_cost_no_call() -> None:
+    assert soql(Wire(never)).rows_of(["many", "", "1_000", "inf"], as_numbers=True).height == 0
 
 
 def test_an_object_that_is_not_there_is_a_fault_of_the_mapping() -> None:

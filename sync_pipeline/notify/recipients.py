@@ -1,20 +1,16 @@
-"""Who is told about nights: the Apprise URLs of SYNC_ALERTS, and the watchdog behind SYNC_HEARTBEAT_URL.
+"""Who is told about nights: the Apprise URLs of SYNC_ALERTS.
 
 Apprise speaks Slack, Teams, e-mail, webhooks and some hundred more; it is imported when a note is sent and not before.
-The watchdog wants a plain GET, which Apprise has not, so the standard library calls it.
 
-All of these URLs are secrets, and what Apprise, requests and urllib log or raise quotes pieces of them. So nothing they
-say is passed on: a recipient is named by its place in the setting and its scheme, a failure by one of a few sentences.
+These URLs are secrets, and what Apprise and requests log or raise quotes pieces of them. So nothing they say is passed
+on: a recipient is named by its place in the setting and its scheme, a failure by one of a few sentences.
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import logging
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +20,6 @@ from sync_pipeline.domain.secret import Secret
 
 Tone = Literal["failure", "warning", "success", "info"]
 
-HEARTBEAT_SECONDS: Final = 10.0
-"""How long the watchdog may take to answer. Apprise has limits of its own, of 4 s for each webhook."""
 TALKATIVE: Final = ("apprise", "urllib3", "requests")
 """Loggers that quote URLs."""
 
@@ -75,24 +69,6 @@ def send(recipient: Recipient, *, title: str, body: str, tone: Tone) -> str:
             body_format=apprise.NotifyFormat.TEXT,
         )
     return "" if is_taken else _why(said)
-
-
-def call_heartbeat(url: Secret) -> str:
-    """Calls the watchdog; returns why that failed, or an empty text when it answered."""
-    opener = urllib.request.build_opener(_NoRedirect)
-    try:
-        with opener.open(url.reveal(), timeout=HEARTBEAT_SECONDS):
-            return ""
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"it answered HTTP {error.code}"
-    except (OSError, ValueError, http.client.HTTPException):  # their texts may quote the URL
-        return "no connection"
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """A secret is not carried on to another address."""
 
 
 @contextmanager

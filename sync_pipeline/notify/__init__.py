@@ -1,0 +1,1 @@
+"""The wall towards people: everything that is sent to anybody but Salesforce."""
