@@ -138,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     orphans.add_argument("--yes", action="store_true", help="do not only say what would be deleted")
 
-    org = verbs.add_parser("org", help="the simulated org: serve, seed, reset, fault", description="The simulated org.")
+    org = verbs.add_parser(
+        "org", help="the simulated org: serve, seed, reset, set, fault", description="The simulated org."
+    )
     _add_org(org.add_subparsers(title="verbs", required=True, metavar="VERB"))
     return parser
 
@@ -151,6 +153,14 @@ def _add_org(verbs: Any) -> None:
     serve.add_argument("--port", type=_port, default=0, help="default: any free one")
     serve.add_argument("--client-id", metavar="ID", help="accept this client id too, default simulated")
     serve.add_argument("--client-secret", metavar="SECRET", help="its secret, default the same text as the id")
+
+    serve.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a knob first, see `org set`; may be repeated",
+    )
 
     seed = _add(verbs, "seed", _org_seed, "fill the source object with rows by formula")
     seed.add_argument("--rows", type=_rows, default=None, metavar="N", help="rows of the source object, default 200000")
@@ -170,6 +180,9 @@ def _add_org(verbs: Any) -> None:
     reset = _add(verbs, "reset", _org_reset, "throw the simulated org away")
     reset.add_argument("--yes", action="store_true", help="do not ask")
 
+    knobs = _add(verbs, "set", _org_set, "set knobs, such as nested_status=true; without any, list them all")
+    knobs.add_argument("knobs", nargs="*", metavar="NAME=VALUE", help="a value is JSON; NAME= gives back the default")
+
     fault = verbs.add_parser("fault", help="named faults: list, add, clear", description="Faults of the simulated org.")
     faults = fault.add_subparsers(title="verbs", required=True, metavar="VERB")
     listed = _add(faults, "list", _org_fault_list, "known faults, and those that are set")
@@ -178,7 +191,7 @@ def _add_org(verbs: Any) -> None:
     added.add_argument("--file", metavar="FILE", help="add the faults of a TOML or JSON file")
     cleared = _add(faults, "clear", _org_fault_clear, "lift a fault, or all of them")
     cleared.add_argument("name", nargs="?", metavar="NAME")
-    for verb in (serve, seed, reset, listed, added, cleared):
+    for verb in (serve, seed, reset, knobs, listed, added, cleared):
         verb.add_argument("--folder", metavar="FOLDER", help="the org's folder, default the one in SYNC_HOME")
 
 
@@ -338,6 +351,13 @@ def _org_reset(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from sync_pipeline.cli.org import reset
 
     return reset(arguments, terminal)
+
+
+def _org_set(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Knobs of the simulated org."""
+    from sync_pipeline.cli.org import set_knobs
+
+    return set_knobs(arguments, terminal)
 
 
 def _org_fault_list(arguments: argparse.Namespace, terminal: Terminal) -> int:

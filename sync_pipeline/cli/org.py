@@ -1,8 +1,9 @@
-"""Verbs of the simulated org: serve, seed, reset, fault."""
+"""Verbs of the simulated org: serve, seed, reset, set, fault."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from sync_pipeline.simulated_org.faults import (
     parse_fault,
     read_faults,
 )
+from sync_pipeline.simulated_org.knobs import KNOBS, read_knob
 from sync_pipeline.simulated_org.login import CLIENTS
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.wiring import open_home
@@ -30,7 +32,10 @@ def serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Answers over TCP until a signal comes. What is printed are the settings by which this pipeline reaches the org."""
     from sync_pipeline.simulated_org.server import serve
 
+    knobs = _knobs(arguments.set)
     org = _org(arguments, terminal)
+    for name, value in knobs:
+        org.set_setting(name, value)
     client, secret = _client(org, arguments.client_id, arguments.client_secret)
 
     def ready(base_url: str) -> None:
@@ -114,6 +119,41 @@ def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
         return False
     return input(question).strip().lower() in ("y", "yes")
+
+
+def set_knobs(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Sets knobs for all processes; without any, lists them with their values."""
+    knobs = _knobs(arguments.knobs)
+    org = _org(arguments, terminal)
+    for name, value in knobs:
+        org.set_setting(name, value)
+        told = "its default again" if value is None else _shown(name, value)
+        terminal.print(f"{name} is {told}.")
+    if not knobs:
+        terminal.table(
+            ("knob", "default", "set", "what it says"),
+            (
+                (name, json.dumps(default), _shown(name, org.setting(name)), told)
+                for name, (default, told) in KNOBS.items()
+            ),
+        )
+    return 0
+
+
+def _shown(name: str, value: object) -> str:
+    """A knob's value, without the secrets of clients."""
+    if value is None:
+        return ""
+    return ", ".join(value) if name == "clients" and isinstance(value, dict) else json.dumps(value)
+
+
+def _knobs(words: list[str]) -> list[tuple[str, object]]:
+    try:
+        return [read_knob(word) for word in words]
+    except ValueError as error:
+        raise UsageError(
+            f"{str(error)[0].upper()}{str(error)[1:]}.", hint="`sync-pipeline org set` lists the knobs."
+        ) from None
 
 
 def fault_list(arguments: argparse.Namespace, terminal: Terminal) -> int:

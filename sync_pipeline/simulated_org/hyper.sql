@@ -27,7 +27,7 @@ CREATE MACRO hyper_whole(t) AS
     CASE WHEN regexp_full_match(t, '\s*[-+]?[0-9]+\s*') THEN CAST(trim(t, ' ') AS HUGEINT) WHEN t IS NOT NULL THEN
     error('[22P02] invalid input syntax for integer') END;
 CREATE MACRO hyper_day(t) AS
-    CASE WHEN regexp_matches(t, '(?i)infinity|epoch|now|today')
+    CASE WHEN regexp_matches(t, '(?i)infinity|epoch|now|today|bc|^\s*[-+]|^\s*0000')
     THEN error('[0A000] the simulated org does not offer this literal of a date') ELSE t END;
 
 -- A double as text has fifteen digits, a real six.

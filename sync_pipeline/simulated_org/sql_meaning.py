@@ -368,6 +368,10 @@ class _Translator:
             query["select_list"] = [{**node, "alias": ""} for node in nodes]
             if joined:
                 query["from_table"] = joined_tables(joined)
+                for table in nodes_in(query["from_table"]):
+                    if table.get("type") == "JOIN" and table.get("condition") is not None:
+                        # Which rows meet changes no type, and the condition itself may not be translated yet.
+                        table["condition"] = made_of(self._connection, "true")
             if scope.groups and any(is_aggregate(node) for node in nodes):
                 query["group_expressions"] = scope.groups
                 query["group_sets"] = [list(range(len(scope.groups)))]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
+import sync_pipeline.simulated_org
+from sync_pipeline.simulated_org.knobs import KNOBS
 from sync_pipeline.simulated_org.seed import SOURCE
 from sync_pipeline.simulated_org.source import source_rows
 from sync_pipeline.simulated_org.state import Org
@@ -99,3 +102,41 @@ def test_the_list_of_faults_knows_those_of_requests_and_those_of_rows(run: Run) 
     ran = run("org", "fault", "list")
 
     assert {"lost_answer", "row_errors"} <= {line.split()[0] for line in ran.out.splitlines() if line}
+
+
+def test_a_knob_is_set_by_name_and_given_back(run: Run, home: Path) -> None:
+    ran = run("org", "set", "nested_status=true", 'pace={"query_seconds": 2}', "gzip=off", "post_waits=on")
+    org = Org(home / "simulated_org")
+    names = ("nested_status", "pace", "gzip", "post_waits")
+
+    assert (ran.code, ran.out.splitlines()[0]) == (0, "nested_status is true.")
+    assert [org.setting(name) for name in names] == [True, {"query_seconds": 2}, "off", True]
+
+    assert run("org", "set", "nested_status=").out == "nested_status is its default again.\n"
+    org.forget_facts()
+    assert org.setting("nested_status") is None
+
+
+def test_knobs_are_listed_with_their_values_but_without_secrets(run: Run, home: Path) -> None:
+    told = run("org", "set", "page_bytes=77", 'clients={"me": "s3cret"}').out
+
+    listed = run("org", "set").out
+
+    assert all(name in listed for name in KNOBS)
+    assert "77" in listed and "me" in listed and "s3cret" not in listed + told
+
+
+@pytest.mark.parametrize("word", ["frob=1", "page_bytes", "page_bytes=many", "page_bytes=true", "nested_status=1"])
+@pytest.mark.parametrize("verb", [("set",), ("serve", "--set")])
+def test_a_knob_that_cannot_be_is_refused_with_a_sentence(run: Run, verb: tuple[str, ...], word: str) -> None:
+    ran = run("org", *verb, word)
+
+    assert ran.code == 2
+    assert "`sync-pipeline org set` lists the knobs" in ran.err
+
+
+def test_every_knob_that_is_read_is_listed() -> None:
+    folder = Path(sync_pipeline.simulated_org.__file__).parent
+    read = {name for file in folder.glob("*.py") for name in re.findall(r'\bsetting\("(\w+)"', file.read_text())}
+
+    assert read - {"org_id"} == set(KNOBS)

@@ -81,3 +81,24 @@ def test_parameters_reach_the_engine(connection: connector.Connection) -> None:
 def test_a_bad_statement_is_an_error_of_the_driver(connection: connector.Connection) -> None:
     with pytest.raises(connector.Error):
         connection.cursor().execute("SELEC 1")
+
+
+def test_tables_are_listed_with_their_columns(connection: connector.Connection) -> None:
+    tables = {table.name: table for table in connection.list_tables()}
+
+    source = tables["ExtOpportunities__dlm"]
+    types = {field.name: field.type for field in source.fields}
+    assert (types["ExternalId__c"], types["Amount__c"], types["CloseDate__c"]) == ("Text", "Numeric", "Date")
+
+
+def test_one_table_is_described(connection: connector.Connection) -> None:
+    described = connection.get_table_metadata(table_name="ExtOpportunities__dlm")
+
+    assert described is not None
+    assert described.fields[0].name == "ExternalId__c"
+    assert connection.get_table_metadata(table_name="Nowhere__dlm") is None
+
+
+def test_a_division_by_zero_is_an_error_of_the_driver(connection: connector.Connection) -> None:
+    with pytest.raises(connector.Error, match="22012"):
+        connection.cursor().execute("SELECT 1/0")

@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 from hypothesis import given
@@ -325,6 +326,114 @@ def test_a_wrong_data_space_is_refused(things: Asker) -> None:
     assert refused.status_code == 403
 
 
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The error of a statement, as Connect wraps it."""
+    assert answer.status_code == 400, answer.text
+    found: dict[str, Any] = json.loads(answer.json()[0]["message"])
+    return found
+
+
+def test_arrays_and_intervals_are_answered_as_json(asked: Asker) -> None:
+    answer = submit(asked, "SELECT array[1, null], array['a'], interval '1 day 2.5 seconds', array[1.50]")
+
+    assert answer["data"] == [[[1, None], ["a"], "P1DT2.500000S", [1.5]]]
+    assert [column["type"] for column in answer["metadata"]] == ["Array", "Array", "Interval", "Array"]
+    assert answer["metadata"][0]["innerElement"] == {"type": "Integer"}
+
+
+def test_the_order_of_rows_is_kept_when_their_values_are_stored_otherwise(things: Asker) -> None:
+    sql = """SELECT "n" * interval '1' day, CAST("k" AS char(9)) FROM "Things__dlm" WHERE "n" < 500 ORDER BY "n" DESC"""
+    answer = submit(things, sql)
+
+    assert [row[1] for row in answer["data"]] == [f"key{n:05d} " for n in reversed(range(500))]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT array[array[1]]",
+        "SELECT duckdb_settings()",
+        "SELECT * FROM duckdb_settings()",
+        "SELECT * FROM duckdb_tables()",
+        "SELECT * FROM pg_catalog.pg_settings",
+        "SELECT current_setting('temp_directory')",
+        'SELECT filename FROM "Things__dlm"',
+        'SELECT file_row_number FROM "Things__dlm"',
+        "SELECT * FROM glob('/*')",
+        "SELECT getenv('HOME')",
+        'SELECT * FROM "/etc/passwd"',
+    ],
+)
+def test_no_statement_shows_the_host_or_breaks_the_connection(things: Asker, sql: str) -> None:
+    refused = things.ask("POST", QUERY, json={"sql": sql})
+
+    assert error_of(refused)["error"] in ("0A000", "42601", "42703", "42883", "42P01")
+    assert str(things.org.folder) not in refused.text
+
+
+def test_an_unknown_setting_is_refused(things: Asker) -> None:
+    settings = {"query_timeout": "5000ms", "lc_time": "en_US", "date_style": "MDY"}
+
+    assert submit(things, "SELECT 1", querySettings=settings)["data"] == [[1]]
+    for unknown in ({"frob": "1"}, {"threads": "8"}):
+        refused = things.ask("POST", QUERY, json={"sql": "SELECT 1", "querySettings": unknown})
+        assert error_of(refused)["error"] == "42601"
+
+
+def test_a_setting_that_would_change_an_answer_is_refused(things: Asker) -> None:
+    refused = things.ask("POST", QUERY, json={"sql": "SELECT 1", "querySettings": {"date_style": "DMY"}})
+
+    assert error_of(refused)["error"] == "0A000"
+
+
+@pytest.mark.parametrize("seconds", [-1, 16])
+def test_an_adaptive_timeout_has_its_limits(things: Asker, seconds: int) -> None:
+    refused = things.ask("POST", QUERY, json={"sql": "SELECT 1", "adaptiveTimeout": seconds})
+
+    assert error_of(refused)["error"] == "22023"
+    assert submit(things, "SELECT 1", adaptiveTimeout=15)["data"] == [[1]]
+
+
+def test_columns_of_one_name_are_told_apart_by_their_place(things: Asker) -> None:
+    answer = submit(things, 'SELECT "k", "n", "n" + 1 AS "n", count(*) OVER () FROM "Things__dlm" ORDER BY 1 LIMIT 1')
+
+    assert [column["name"] for column in answer["metadata"]] == ["k", "n", "n", "count"]
+    assert answer["data"] == [["key00000", 0, 1, ROWS]]
+
+
+def test_a_query_may_look_at_the_row_around_it(things: Asker) -> None:
+    sql = """
+        SELECT count(*) FROM "Things__dlm" AS a WHERE EXISTS (
+            SELECT 1 FROM "Things__dlm" AS b WHERE b."n" = a."n" / 2 AND b."k" < a."k" AND a."n" < 10)
+    """
+
+    assert submit(things, sql)["data"] == [[9]]
+
+
+def test_the_catalogue_lists_objects_and_their_columns(things: Asker) -> None:
+    # The statements of the official MCP server.
+    tables = submit(
+        things,
+        "SELECT c.relname AS TABLE_NAME FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c LEFT JOIN "
+        "pg_catalog.pg_description d ON (c.oid = d.objoid AND d.objsubid = 0  and d.classoid = 'pg_class'::regclass) "
+        "WHERE c.relnamespace = n.oid AND c.relname LIKE :p_filter",
+        sqlParameters=[{"type": "Varchar", "name": "p_filter", "value": "%"}],
+    )
+    columns = submit(
+        things,
+        "SELECT a.attname FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_class c ON (c.relnamespace = n.oid) JOIN "
+        "pg_catalog.pg_attribute a ON (a.attrelid = c.oid) JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid) LEFT JOIN "
+        "pg_catalog.pg_attrdef def ON (a.attrelid = def.adrelid AND a.attnum = def.adnum) LEFT JOIN "
+        "pg_catalog.pg_description dsc ON (c.oid = dsc.objoid AND a.attnum = dsc.objsubid) LEFT JOIN pg_catalog.pg_class "
+        "dc ON (dc.oid = dsc.classoid AND dc.relname = 'pg_class') WHERE a.attnum > 0 AND NOT a.attisdropped "
+        "AND c.relname = :tablename",
+        sqlParameters=[{"type": "Varchar", "name": "tablename", "value": "Things__dlm"}],
+    )
+
+    assert (tables["metadata"][0]["name"], tables["data"]) == ("table_name", [["Things__dlm"]])
+    assert sorted(columns["data"]) == [["k"], ["n"]]
+
+
 # V3
 
 
@@ -378,6 +487,36 @@ def test_v3_refuses_in_its_own_words(tenant: Asker) -> None:
     assert (wrong.status_code, wrong.json()["error"]) == (400, "42601")
     assert (unknown.status_code, unknown.json()["error"]) == (404, "02000")
     assert unacceptable.status_code == 406
+
+
+@pytest.mark.parametrize(
+    ("sql", "place"), [("SELECT 'é' FROM WHERE", 16), ("SELECT :after", 7), ("SELECT 'é' // 2", 11)]
+)
+def test_v3_tells_where_a_statement_is_wrong(tenant: Asker, sql: str, place: int) -> None:
+    refused = tenant.ask("POST", V3, json={"sql": sql, "paramStyle": "NAMED"}).json()
+
+    assert refused["error"] == "42601"
+    assert refused["details"]["position"] == {"errorBeginCharacterOffset": place}
+
+
+@pytest.mark.parametrize(("style", "written"), [("QUESTION_MARK", ":p"), ("NAMED", "?"), ("DOLLARED", "?")])
+def test_v3_takes_parameters_in_the_style_it_was_told(tenant: Asker, style: str, written: str) -> None:
+    body = {"paramStyle": style, "parameters": [{"type": "varchar", "value": "v", "name": "p"}]}
+
+    assert tenant.ask("POST", V3, json={"sql": f"SELECT {written}", **body}).json()["error"] == "42601"
+    right = {"QUESTION_MARK": "?", "NAMED": ":p", "DOLLARED": "$1"}[style]
+    assert tenant.json("POST", V3, json={"sql": f"SELECT {right}", **body})["data"] == [["v"]]
+
+
+def test_v3_gives_no_more_rows_than_it_was_asked_for(tenant: Asker) -> None:
+    found = tenant.json(
+        "POST", V3, json={"sql": 'SELECT "n", "n" FROM "Things__dlm" ORDER BY "n" DESC;', "queryRowLimit": 3}
+    )
+    none = tenant.json("POST", V3, json={"sql": "SELECT 1 + 1", "queryRowLimit": 0})
+
+    assert found["data"] == [[4_999, 4_999], [4_998, 4_998], [4_997, 4_997]]
+    assert [column["name"] for column in found["metadata"]["columns"]] == ["n", "n"]
+    assert (none["data"], none["metadata"]["columns"][0]["name"]) == ([], "1")
 
 
 def test_the_tenant_host_takes_no_core_token(things: Asker) -> None:
