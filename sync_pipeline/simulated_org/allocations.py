@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS bulk_query_count (
 """
 RECORD_BYTES: Final = 2 * 1024
 """Storage of one record of nearly every object."""
-STORED_FREE: Final = ("User", "Organization", "OpportunityStage", "CronTrigger", "AsyncApexJob")
+STORED_FREE: Final = ("User", "Profile", "Organization", "OpportunityStage", "CronTrigger", "AsyncApexJob")
 """Objects whose records take no data storage."""
 MIB: Final = 1024 * 1024
 
@@ -56,6 +56,11 @@ MAXIMA: Final[Mapping[str, int]] = {
     "StreamingApiConcurrentClients": 1_000,
 }
 """Allocations of an Enterprise Edition org, as ``limits`` names them."""
+RENAMED: Final = {"DailyBulkApiBatches": "DailyBulkApiRequests"}
+RENAMED_SINCE: Final = 49.0
+"""Before this API version ``limits`` has the old names."""
+SINCE: Final = {"DailyBulkV2QueryJobs": 47.0, "DailyBulkV2QueryFileStorageMB": 47.0, "DailyAsyncApexTests": 56.0}
+"""Allocations that came with an API version."""
 
 
 def count_batches(org: Org, batches: int) -> None:
@@ -109,8 +114,8 @@ def query_megabytes_used(org: Org) -> int:
     return used // MIB + _others(org, "DailyBulkV2QueryFileStorageMB")
 
 
-def limits(org: Org) -> dict[str, dict[str, Any]]:
-    """Every allocation with its maximum and what remains of it."""
+def limits(org: Org, version: float) -> dict[str, dict[str, Any]]:
+    """Every allocation with its maximum and what remains of it, as that API version names them."""
     calls, most_calls = org.usage()
     used = {
         "DailyApiRequests": calls,
@@ -121,9 +126,12 @@ def limits(org: Org) -> dict[str, dict[str, Any]]:
     }
     shown: dict[str, dict[str, Any]] = {}
     for name in MAXIMA:
+        if version < SINCE.get(name, 0.0):
+            continue
         most = most_calls if name == "DailyApiRequests" else _maximum(org, name)
         taken = used[name] if name in used else _others(org, name)
-        shown[name] = {"Max": most, "Remaining": max(most - taken, 0)}
+        called = RENAMED.get(name, name) if version < RENAMED_SINCE else name
+        shown[called] = {"Max": most, "Remaining": max(most - taken, 0)}
     shown["PermissionSets"]["CreateCustom"] = {"Max": 1_000, "Remaining": 1_000}
     return shown
 

@@ -4,7 +4,9 @@ Ingest: https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_as
 Query: https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/queries.htm
 
 Knobs: ``upload_bytes_max``, ``upload_too_large_status`` (413), ``second_upload`` (``close``: the error comes when the job
-is closed; ``upload``: at once), ``job_polls``, ``query_page_rows``, ``job_days``, and those of ``ingest.py``.
+is closed; ``upload``: at once), ``unpack_uploads`` (a compressed upload is unpacked, as REST does with any body),
+``hard_delete`` (whether the user has the permission, which is off by default), ``job_polls``, ``query_page_rows``,
+``job_days``, and those of ``ingest.py``.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from sync_pipeline.simulated_org.call import (
     json_answer,
     stream_answer,
 )
+from sync_pipeline.simulated_org.identifiers import whole_id
 from sync_pipeline.simulated_org.ingest import (
     SCHEMA,
     Job,
@@ -46,7 +49,7 @@ from sync_pipeline.simulated_org.ingest import (
 )
 from sync_pipeline.simulated_org.objects import find_object
 from sync_pipeline.simulated_org.state import Org
-from sync_pipeline.simulated_org.uploads import DELIMITERS, upload_file
+from sync_pipeline.simulated_org.uploads import DELIMITERS, LINE_ENDINGS, upload_file
 
 CSV_TYPE: Final = "text/csv; charset=UTF-8"
 OPERATIONS: Final = ("insert", "update", "upsert", "delete", "hardDelete")
@@ -54,6 +57,11 @@ UPLOAD_BYTES_MAX: Final = 150_000_000
 MULTIPART_CHARS_MAX: Final = 100_000
 JOBS_PER_PAGE: Final = 1_000
 DAY_SECONDS: Final = 86_400
+ANSWERED: Final = (
+    "id", "createdById", "createdDate", "systemModstamp", "state", "concurrencyMode", "apiVersion", "contentUrl", "jobType",
+    "externalIdFieldName", "object",
+)  # fmt: skip
+"""Properties of a job that a new one may bring, although the org alone sets them."""
 JOB_DAYS: Final = 7
 TWO_UPLOADS: Final = (
     "Found multipe contents for job: <{}>, please 'Close' / 'Abort' / 'Delete' the current Job then create a new Job "
@@ -105,10 +113,9 @@ def _created(call: Call, body: CreateBody) -> Job:
     operation = next((name for name in OPERATIONS if name.lower() == body.operation.lower()), None)
     if operation is None:
         raise Refused(400, "API_ERROR", f"Invalid value: '{body.operation}' supplied for property: 'operation'")
-    if body.contentType.upper() != "CSV":
-        raise Refused(400, "API_ERROR", f"Invalid value: '{body.contentType}' supplied for property: 'contentType'")
-    if body.columnDelimiter not in DELIMITERS or body.lineEnding not in ("LF", "CRLF"):
-        raise Refused(400, "API_ERROR", "Invalid value supplied for property: 'columnDelimiter' or 'lineEnding'")
+    if operation == "hardDelete" and not call.org.setting("hard_delete", False):
+        raise Refused(400, "FEATURENOTENABLED", "FeatureNotEnabled : hardDelete is not enabled for this user")
+    _check_form(body)
     sobject = find_object(call.org, body.object)
     if sobject is None:
         raise Refused(400, "INVALIDJOB", f"InvalidJob : Unable to find object: {body.object}")
@@ -138,6 +145,14 @@ def _created(call: Call, body: CreateBody) -> Job:
         version=call.version,
         created_by=call.session.user_id,
     )
+
+
+def _check_form(body: CreateBody | QueryBody) -> None:
+    """Raises ``Refused`` (400) for a form of rows that no job has."""
+    if body.contentType.upper() != "CSV":
+        raise Refused(400, "API_ERROR", f"Invalid value: '{body.contentType}' supplied for property: 'contentType'")
+    if body.columnDelimiter not in DELIMITERS or body.lineEnding not in LINE_ENDINGS:
+        raise Refused(400, "API_ERROR", "Invalid value supplied for property: 'columnDelimiter' or 'lineEnding'")
 
 
 def _create_with_rows(call: Call) -> httpx.Response:
@@ -171,7 +186,7 @@ def upload(call: Call) -> httpx.Response:
     path = upload_file(call.org, job.id)
     passing = path.with_suffix(".part")
     with passing.open("wb") as file:
-        for piece in call.pieces():
+        for piece in call.pieces(unpacked=call.org.setting("unpack_uploads", True)):
             size += len(piece)
             if size > most:
                 passing.unlink()
@@ -207,12 +222,12 @@ def _closed(call: Call, job: Job, *, as_closed: bool = False) -> httpx.Response:
         raise Refused(400, "INVALIDJOB", TWO_UPLOADS.format(job.id))
     if batches_left(call.org) <= 0:
         raise Refused(403, "EXCEEDEDQUOTA", "ExceededQuota : Batch allocation of the last 24 hours is used up")
-    batches, rows = close_job(call.org, job)
+    batches, received = close_job(call.org, job)
     count_batches(call.org, batches)
     closed = _known(call, job.id)
     answer = json_answer(_job_json(closed))
     # What follows is the org's own work; the client hears of it when it looks.
-    settle(call.org, closed, rows=rows)
+    settle(call.org, closed, upload=received)
     return answer
 
 
@@ -291,16 +306,17 @@ def results(call: Call) -> httpx.Response:
     elif name == "failedresults":
         own, files = ("sf__Id", "sf__Error"), _pieces(call.org, job, "failed")
     else:
-        files = iter([_csv(unprocessed_rows(call.org, job).rows())])
+        files = iter([_csv(unprocessed_rows(call.org, job).rows(), *job.form_of_results(call.org))])
     form = job.faults.get("empty_results", {}).get("form") if "empty_results" in job.faults else None
     if form == "no_content":
         return empty_answer(204)
     if form == "empty":
         return bytes_answer(b"", CSV_TYPE)
+    separator, line_ending = job.form_of_results(call.org)
     names = [f'"{column}"' for column in own] + header
     if "odd_headers" in job.faults:
         names = [column.swapcase() for column in names]
-    first = (",".join(names) + "\n").encode()
+    first = (separator.join(names) + line_ending).encode()
     body = iter([first]) if form == "header" else _chained(first, files)
     return stream_answer(body, CSV_TYPE, length=None)
 
@@ -327,9 +343,9 @@ def _header_of(org: Org, job: Job) -> list[str]:
     return next(csv.reader(io.StringIO(line, newline=""), delimiter=DELIMITERS[job.delimiter]), [])
 
 
-def _csv(rows: list[tuple[Any, ...]]) -> bytes:
+def _csv(rows: list[tuple[Any, ...]], delimiter: str, line_ending: str) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator=line_ending).writerows(
         ["" if v is None else v for v in r] for r in rows
     )
     return text.getvalue().encode()
@@ -343,6 +359,7 @@ def create_query(call: Call) -> httpx.Response:
     body = _shaped(call.json, QueryBody)
     if body.operation not in ("query", "queryAll"):
         raise Refused(400, "API_ERROR", f"Invalid value: '{body.operation}' supplied for property: 'operation'")
+    _check_form(body)
     name = query_jobs.check(call.org, body.query)
     if query_jobs_left(call.org) <= 0:
         raise Refused(403, "EXCEEDEDQUOTA", "Max bulk v2 query jobs (10000) per 24 hrs has been reached")
@@ -411,8 +428,6 @@ def query_results(call: Call) -> httpx.Response:
 def result_pages(call: Call) -> httpx.Response:
     """``GET jobs/query/{id}/resultPages``: where the pages are, five at a time."""
     job = _complete_query(call)
-    if float(call.version) < query_jobs.PAGES_SINCE:
-        raise Refused(404, "NOT_FOUND", "The requested resource does not exist")
     size = int(call.org.setting("query_page_rows", query_jobs.PAGE_ROWS))
     start = query_jobs.read_locator(call.query.get("locator", ""))
     if start is None:
@@ -468,11 +483,11 @@ def _complete_query(call: Call) -> Job:
 
 
 def _query(call: Call) -> Job:
-    return _kept(call, find_job(call.org, call.parts["id"], "query"))
+    return _kept(call, find_job(call.org, whole_id(call.parts["id"]) or "", "query"))
 
 
 def _ingest(call: Call) -> Job:
-    return _kept(call, find_job(call.org, call.parts["id"], "ingest"))
+    return _kept(call, find_job(call.org, whole_id(call.parts["id"]) or "", "ingest"))
 
 
 def _known(call: Call, job_id: str) -> Job:
@@ -537,6 +552,18 @@ def _instant(seconds: float) -> str:
 
 
 def _shaped(given: Any, shape: type[Any]) -> Any:
+    """A body in its shape. What only answers hold may be there, as in a job that is sent back, and does not count; any
+    other name is refused, in the words of the parser that REST uses. Raises ``Refused`` (400)."""
+    if isinstance(given, dict):
+        for name in given:
+            if name not in shape.__struct_fields__ and name not in ANSWERED:
+                known = shape.__struct_fields__
+                listed = ", ".join(f'"{one}"' for one in known)
+                message = (
+                    f'Unrecognized field "{name}", not marked as ignorable ({len(known)} known properties: {listed})'
+                )
+                raise Refused(400, "JSON_PARSER_ERROR", message)
+        given = {name: value for name, value in given.items() if name in shape.__struct_fields__ and value is not None}
     try:
         return msgspec.convert(given, shape)
     except msgspec.ValidationError as error:
@@ -561,18 +588,18 @@ ROOT: Final = r"/services/data/v\d+\.\d/jobs"
 ID: Final = "(?P<id>750[0-9A-Za-z]{12,15})"
 
 ROUTES: Final = (
-    Route("POST", f"{ROOT}/ingest", create_job),
-    Route("GET", f"{ROOT}/ingest", listed),
-    Route("PUT", f"{ROOT}/ingest/{ID}/batches", upload),
-    Route("PATCH", f"{ROOT}/ingest/{ID}", change),
-    Route("GET", f"{ROOT}/ingest/{ID}", show),
-    Route("DELETE", f"{ROOT}/ingest/{ID}", delete),
-    Route("GET", f"{ROOT}/ingest/{ID}/(?P<file>successfulResults|failedResults|unprocessedRecords)", results),
-    Route("POST", f"{ROOT}/query", create_query),
-    Route("GET", f"{ROOT}/query", listed_queries),
-    Route("GET", f"{ROOT}/query/{ID}", show_query),
-    Route("PATCH", f"{ROOT}/query/{ID}", change_query),
-    Route("DELETE", f"{ROOT}/query/{ID}", delete_query),
-    Route("GET", f"{ROOT}/query/{ID}/results", query_results),
-    Route("GET", f"{ROOT}/query/{ID}/resultPages", result_pages),
+    Route("POST", f"{ROOT}/ingest", create_job, since=41),
+    Route("GET", f"{ROOT}/ingest", listed, since=41),
+    Route("PUT", f"{ROOT}/ingest/{ID}/batches", upload, since=41),
+    Route("PATCH", f"{ROOT}/ingest/{ID}", change, since=41),
+    Route("GET", f"{ROOT}/ingest/{ID}", show, since=41),
+    Route("DELETE", f"{ROOT}/ingest/{ID}", delete, since=41),
+    Route("GET", f"{ROOT}/ingest/{ID}/(?P<file>successfulResults|failedResults|unprocessedRecords)", results, since=41),
+    Route("POST", f"{ROOT}/query", create_query, since=47),
+    Route("GET", f"{ROOT}/query", listed_queries, since=47),
+    Route("GET", f"{ROOT}/query/{ID}", show_query, since=47),
+    Route("PATCH", f"{ROOT}/query/{ID}", change_query, since=47),
+    Route("DELETE", f"{ROOT}/query/{ID}", delete_query, since=47),
+    Route("GET", f"{ROOT}/query/{ID}/results", query_results, since=47),
+    Route("GET", f"{ROOT}/query/{ID}/resultPages", result_pages, since=query_jobs.PAGES_SINCE),
 )

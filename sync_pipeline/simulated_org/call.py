@@ -6,6 +6,7 @@ A function behind a route is ``def create_job(call: Call) -> httpx.Response``; i
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,11 @@ Door = Literal["open", "session", "core", "tenant"]
 
 JSON_TYPE: Final = "application/json;charset=UTF-8"
 PIECE_BYTES: Final = 1024 * 1024
+ANY_METHOD: Final = "*"
+"""The method of a route that takes whatever comes."""
+GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+BODY_BYTES_MAX: Final = 512 * 1024 * 1024
+"""The largest body that is taken, packed or not; what an API allows is less, and the API says so itself."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,22 @@ class Call:
         given: str = self.headers.get("content-type", "")
         return given.partition(";")[0].strip().lower()
 
-    def pieces(self) -> Iterator[bytes]:
-        """The body as it arrives; for large bodies, once only."""
+    def pieces(self, *, unpacked: bool = True) -> Iterator[bytes]:
+        """The body as it arrives; for large bodies, once only. A compressed one is unpacked.
+
+        Compression Headers: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/intro_rest_compression.htm
+        Raises ``Refused`` (400) when it cannot be unpacked, and 415 for a coding that REST does not know.
+        """
         stream = self.request.stream
         if not isinstance(stream, httpx.SyncByteStream):
             raise TypeError("an asynchronous body cannot be read here")
-        yield from stream
+        coding = self.headers.get("content-encoding", "identity").strip().lower()
+        if not unpacked or coding in ("", "identity"):
+            yield from stream
+        elif coding in ("gzip", "x-gzip", "deflate"):
+            yield from _unpacked(stream)
+        else:
+            raise Refused(415, "UNSUPPORTED_MEDIA_TYPE", f"The content encoding {coding} is not supported.")
 
     @cached_property
     def body(self) -> bytes:
@@ -90,6 +106,8 @@ class Route:
     pattern: str
     function: Function
     door: Door = "core"
+    since: int = 0
+    """The first API version that has it."""
 
 
 class Refused(Exception):
@@ -210,3 +228,22 @@ class Pieces(httpx.SyncByteStream):
             close()
         if self.held is not None:
             self.held.close()
+
+
+def _unpacked(stream: Iterable[bytes]) -> Iterator[bytes]:
+    unpacker, size = zlib.decompressobj(GZIP_OR_ZLIB), 0
+    try:
+        for packed in stream:
+            left = packed
+            while left:
+                piece = unpacker.decompress(left, PIECE_BYTES)
+                size += len(piece)
+                if size > BODY_BYTES_MAX:
+                    raise Refused(413, "REQUEST_ENTITY_TOO_LARGE", f"The body has more than {BODY_BYTES_MAX} bytes")
+                yield piece
+                left = unpacker.unconsumed_tail
+    except zlib.error as error:
+        raise Refused(400, "BAD_REQUEST", f"The body cannot be unpacked: {error}") from None
+    yield unpacker.flush()
+    if not unpacker.eof:
+        raise Refused(400, "BAD_REQUEST", "The body cannot be unpacked: it ends too early")

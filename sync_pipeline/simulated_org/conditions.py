@@ -34,7 +34,7 @@ from sync_pipeline.simulated_org.grammar import (
     Truth,
     refused_at,
 )
-from sync_pipeline.simulated_org.identifiers import SUFFIX_ALPHABET, checksum, is_salesforce_id
+from sync_pipeline.simulated_org.identifiers import whole_id
 from sync_pipeline.simulated_org.objects import NUMBERS, Field, SObject
 
 
@@ -260,21 +260,6 @@ def _days(span: Span, today: date) -> tuple[date, date]:
             return today + day, today + (span.days + 1) * day
     start = today - span.days * day  # N_DAYS_AGO
     return start, start + day
-
-
-def whole_id(text: str) -> str | None:
-    """The 18-character id that an id of 15 or 18 characters means; of 18, letter case does not count."""
-    if len(text) == 15 and is_salesforce_id(text):
-        return text + checksum(text)
-    if len(text) != 18 or not (text.isascii() and text.isalnum()):
-        return None
-    letters = []
-    for group, mark in enumerate(text[15:].upper()):
-        bits = SUFFIX_ALPHABET.find(mark)
-        for place, letter in enumerate(text[group * 5 : group * 5 + 5]):
-            letters.append(letter.upper() if bits >> place & 1 else letter.lower())
-    short = "".join(letters)
-    return short + text[15:].upper() if checksum(short) == text[15:].upper() else None
 
 
 def reach_of(query: Query, sobject: SObject, find: FindColumn) -> Reach:

@@ -20,7 +20,7 @@ LONG_TEXT: Final = 255
 """A text area longer than this can be read, but not filtered, sorted or grouped by."""
 AREAS: Final = ("plaintextarea", "richtextarea")
 """What describe says of a text area: plain text, or markup."""
-LOADED_BY_NOBODY: Final = ("Organization", "OpportunityStage", "CronTrigger", "AsyncApexJob")
+LOADED_BY_NOBODY: Final = ("Organization", "Profile", "OpportunityStage", "CronTrigger", "AsyncApexJob")
 """Objects whose rows the org itself keeps."""
 
 
@@ -31,6 +31,10 @@ def is_custom(name: str) -> bool:
 def is_long_text(found: Field) -> bool:
     """Whether the field cannot be filtered, sorted or grouped by."""
     return found.type == "textarea" and found.length > LONG_TEXT
+
+
+def plural(label: str) -> str:
+    return f"{label[:-1]}ies" if label.endswith("y") else f"{label}s"
 
 
 def relationship_name(found: Field) -> str | None:
@@ -60,7 +64,7 @@ def described_object(sobject: SObject, *, root: str) -> dict[str, Any]:
         "isSubtype": False,
         "keyPrefix": sobject.prefix,
         "label": sobject.label,
-        "labelPlural": f"{sobject.label[:-1]}ies" if sobject.label.endswith("y") else f"{sobject.label}s",
+        "labelPlural": plural(sobject.label),
         "layoutable": is_writable,
         "mergeable": False,
         "mruEnabled": is_writable,

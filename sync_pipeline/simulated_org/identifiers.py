@@ -48,6 +48,21 @@ def is_salesforce_id(text: str) -> bool:
     return len(text) == 15 or (len(text) == 18 and checksum(text[:15]) == text[15:].upper())
 
 
+def whole_id(text: str) -> str | None:
+    """The 18-character id that an id of 15 or 18 characters means; of 18, letter case does not count."""
+    if len(text) == 15 and is_salesforce_id(text):
+        return text + checksum(text)
+    if len(text) != 18 or not (text.isascii() and text.isalnum()):
+        return None
+    letters = []
+    for group, mark in enumerate(text[15:].upper()):
+        bits = SUFFIX_ALPHABET.find(mark)
+        for place, letter in enumerate(text[group * 5 : group * 5 + 5]):
+            letters.append(letter.upper() if bits >> place & 1 else letter.lower())
+    short = "".join(letters)
+    return short + text[15:].upper() if checksum(short) == text[15:].upper() else None
+
+
 def salesforce_ids(prefix: str, numbers: pl.Series) -> pl.Series:
     """``salesforce_id`` for many numbers at once. Only their last five digits, the third group, are told one by one."""
     heads, tails = numbers // GROUP, numbers % GROUP

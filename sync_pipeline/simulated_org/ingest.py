@@ -8,7 +8,8 @@ those rows; after 100 of them the rest of the batch goes back to the queue.
 How requests are processed: https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/how_requests_are_processed.htm
 
 ``pace``: ``rows_per_second`` of one batch, ``batches`` at once, ``query_seconds`` of a statement. Other knobs:
-``batch_rows``, ``job_polls`` (looks that still find a job InProgress).
+``batch_rows``, ``job_polls`` (looks that still find a job InProgress), ``plain_results`` (result files have commas and
+line feeds whatever their job has; without it they have what the job has, which no document says of ingest jobs).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from sync_pipeline.simulated_org.faults import Rule, row_fault
 from sync_pipeline.simulated_org.objects import SObject, find_object
 from sync_pipeline.simulated_org.saving import error_text, is_parent_header, save_rows
 from sync_pipeline.simulated_org.state import Org
-from sync_pipeline.simulated_org.uploads import BadUpload, read_upload, upload_file
-from sync_pipeline.simulated_org.values import bulk_text
+from sync_pipeline.simulated_org.uploads import DELIMITERS, LINE_ENDINGS, BadUpload, Upload, read_upload, upload_file
+from sync_pipeline.simulated_org.values import double_text
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS job (
@@ -62,6 +63,8 @@ JOB_FAULTS: Final = (
 OPEN: Final = ("Open", "UploadComplete", "InProgress")
 RETRIED_OUT: Final = f"InternalServerError : Retried more than {TRIES_MAX} times"
 JOBS: Final = "jobs"
+TORN: Final = "INVALID_FIELD:Failed to parse CSV. Found a space before or after a double quote:--"
+"""That such a row is an error is documented, the words are not."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,12 @@ class Job:
     @property
     def is_terminal(self) -> bool:
         return self.state not in OPEN
+
+    def form_of_results(self, org: Org) -> tuple[str, str]:
+        """Delimiter and line ending of the job's result files."""
+        is_plain = self.kind == "ingest" and org.setting("plain_results", False)
+        delimiter, line_ending = ("COMMA", "LF") if is_plain else (self.delimiter, self.line_ending)
+        return DELIMITERS[delimiter], LINE_ENDINGS[line_ending]
 
 
 @dataclass(frozen=True)
@@ -133,17 +142,18 @@ def change_job(org: Org, job_id: str, **values: object) -> None:
 # Closing: the batches on the org's clock
 
 
-def close_job(org: Org, job: Job) -> tuple[int, pl.DataFrame]:
+def close_job(org: Org, job: Job) -> tuple[int, Upload]:
     """Puts a job with its upload into the queue; gives the number of its batches, and their rows. Nothing is saved yet."""
     try:
-        rows = read_upload(org, job)
+        upload = read_upload(org, job.id, delimiter=job.delimiter, line_ending=job.line_ending)
     except BadUpload as error:
         change_job(org, job.id, state="Failed", error=error.message)
-        return 0, pl.DataFrame()
+        return 0, Upload(pl.DataFrame())
+    rows = upload.rows
     unknown = _unknown_header(org, job, rows)
     if unknown is not None:
         change_job(org, job.id, state="Failed", error=f"InvalidBatch : Field name not found : {unknown}")
-        return 0, rows
+        return 0, upload
     faults = {kind: _told(rule) for kind in JOB_FAULTS if (rule := row_fault(org, kind)) is not None}
     pace = org.setting("pace", {})
     parents = _parents(job, rows) if pace.get("rows_per_second") else None
@@ -161,7 +171,7 @@ def close_job(org: Org, job: Job) -> tuple[int, pl.DataFrame]:
         change_job(
             org, job.id, state="UploadComplete", faults=json.dumps(faults), retries=sum(b.tries > 1 for b in batches)
         )
-    return len(batches), rows
+    return len(batches), upload
 
 
 class _Schedule:
@@ -263,16 +273,16 @@ def _told(rule: Rule) -> dict[str, Any]:
 # Settling: saving what is due
 
 
-def settle(org: Org, job: Job, *, rows: pl.DataFrame | None = None, wait: bool = False) -> Job:
+def settle(org: Org, job: Job, *, upload: Upload | None = None, wait: bool = False) -> Job:
     """Saves the batches of the job that are due, and gives the job as it is then. While another thread or process does
-    the same, the job is shown as it is, or waited for. ``rows`` are those of its upload, if they have been read."""
+    the same, the job is shown as it is, or waited for. ``upload`` is what it was sent, if that has been read."""
     if job.kind != "ingest" or job.state not in ("UploadComplete", "InProgress"):
         return job
     with _working_on(org, job.id, wait=wait) as is_mine:
         if is_mine:
             current = find_job(org, job.id, "ingest")
             if current is not None and current.state in ("UploadComplete", "InProgress"):
-                _settle(org, current, rows)
+                _settle(org, current, upload)
     return find_job(org, job.id, "ingest") or job
 
 
@@ -293,7 +303,7 @@ def stop_job(org: Org, job: Job, *, state: str, error: str = "") -> None:
         change_job(org, job.id, state=state, error=error)
 
 
-def _settle(org: Org, job: Job, rows: pl.DataFrame | None) -> None:
+def _settle(org: Org, job: Job, upload: Upload | None) -> None:
     now, faults = org.now(), job.faults
     if "job_stuck" in faults:
         if job.state != "InProgress":
@@ -309,13 +319,15 @@ def _settle(org: Org, job: Job, rows: pl.DataFrame | None) -> None:
         if job.state != "InProgress" and any(batch.starts_at <= now for batch in left):
             change_job(org, job.id, state="InProgress")
         return
-    rows = read_upload(org, job) if rows is None else rows
-    end = _end(job, rows.height)
+    upload = (
+        read_upload(org, job.id, delimiter=job.delimiter, line_ending=job.line_ending) if upload is None else upload
+    )
+    end = _end(job, upload.rows.height)
     spans = [(batch, max(min(batch.first_row + batch.rows, end.row) - batch.first_row, 0)) for batch in due]
     with org.write() as connection:
         processed = failed = 0
         if any(count for _, count in spans):
-            processed, failed = _save(org, job, rows, [(batch, count) for batch, count in spans if count])
+            processed, failed = _save(org, job, upload, [(batch, count) for batch, count in spans if count])
         connection.executemany(
             "UPDATE batch SET is_done = 1 WHERE job = ? AND number = ?", [(job.id, batch.number) for batch in due]
         )
@@ -353,10 +365,10 @@ def _end(job: Job, rows: int) -> _End:
     return _End(rows, "JobComplete")
 
 
-def _save(org: Org, job: Job, rows: pl.DataFrame, spans: list[tuple[Batch, int]]) -> tuple[int, int]:
+def _save(org: Org, job: Job, upload: Upload, spans: list[tuple[Batch, int]]) -> tuple[int, int]:
     """Saves rows of some batches at once and writes their result files; gives how many were processed and failed."""
     sobject = _object_of(org, job)
-    piece = pl.concat([rows.slice(batch.first_row, count) for batch, count in spans], rechunk=True)
+    piece = pl.concat([upload.rows.slice(batch.first_row, count) for batch, count in spans], rechunk=True)
     numbers = pl.concat(
         [pl.int_range(b.first_row, b.first_row + count, dtype=pl.UInt32, eager=True) for b, count in spans]
     )
@@ -368,16 +380,20 @@ def _save(org: Org, job: Job, rows: pl.DataFrame, spans: list[tuple[Batch, int]]
         job.operation,  # type: ignore[arg-type]
         piece,
         key_field=sobject.find(job.key_field) if job.key_field else None,
-        refused=_refused(job, piece, numbers, locked),
+        refused=_refused(job, piece, numbers, locked, upload.torn),
         dropped=_struck(job, "silent_drop", piece),
     )
     _write_results(org, job, sobject, piece, saved)
     return saved.height, saved.height - saved["error"].null_count()
 
 
-def _refused(job: Job, piece: pl.DataFrame, numbers: pl.Series, locked: set[int]) -> pl.Series | None:
-    """Rows that are refused whatever they hold: lost locks, and faults."""
+def _refused(
+    job: Job, piece: pl.DataFrame, numbers: pl.Series, locked: set[int], torn: tuple[int, ...]
+) -> pl.Series | None:
+    """Rows that are refused whatever they hold: torn ones, lost locks, and faults."""
     reasons: pl.Series | None = None
+    if torn:
+        reasons = pl.select(pl.when(numbers.is_in(list(torn))).then(pl.lit(TORN)).alias("_")).to_series()
     lost = _struck(job, "lock_rows", piece)
     if locked:
         by_batch = numbers.is_in(sorted(locked))
@@ -388,7 +404,8 @@ def _refused(job: Job, piece: pl.DataFrame, numbers: pl.Series, locked: set[int]
             "UNABLE_TO_LOCK_ROW:unable to obtain exclusive access to this record or 200 records: {}:--",
             pl.col(parent).fill_null("") if parent is not None else pl.lit(""),
         )
-        reasons = piece.select(pl.when(lost).then(told).alias("_")).to_series()
+        more = piece.select(pl.when(lost).then(told).alias("_")).to_series()
+        reasons = more if reasons is None else pl.select(pl.coalesce(reasons, more)).to_series()
     struck = _struck(job, "row_errors", piece)
     if struck is not None:
         options = job.faults["row_errors"]
@@ -423,6 +440,7 @@ def result_file(org: Org, job_id: str, name: str, piece: int) -> Path:
 
 def _write_results(org: Org, job: Job, sobject: SObject, piece: pl.DataFrame, saved: pl.DataFrame) -> None:
     """Rows come in no order that anybody promised."""
+    separator, line_terminator = job.form_of_results(org)
     order = _shuffled(piece.height, random.Random(job.id))
     echoed = _echoed(org, sobject, piece)
     for name, is_wanted, columns in (
@@ -438,7 +456,13 @@ def _write_results(org: Org, job: Job, sobject: SObject, piece: pl.DataFrame, sa
         )
         chosen = order.filter(is_wanted.gather(order))
         with result_file(org, job.id, name, job.pieces + 1).open("wb") as file:
-            whole[chosen].fill_null("").write_csv(file, include_header=False, quote_style="always")
+            whole[chosen].fill_null("").write_csv(
+                file,
+                include_header=False,
+                separator=separator,
+                line_terminator=line_terminator,
+                quote_style="always",
+            )
 
 
 def _shuffled(rows: int, chance: random.Random) -> pl.Series:
@@ -457,7 +481,7 @@ def _echoed(org: Org, sobject: SObject, piece: pl.DataFrame) -> pl.DataFrame:
             text = piece[name]
             if found is not None and found.dtype == pl.Float64:
                 number = text.str.strip_chars().cast(pl.Float64, strict=False)
-                text = pl.select(pl.coalesce(bulk_text(number.to_frame("n"))["n"], text)).to_series()
+                text = pl.select(pl.coalesce(double_text(number), text)).to_series()
             columns[name] = text
         else:
             columns[name] = pl.repeat("", piece.height, eager=True)
@@ -469,7 +493,7 @@ def unprocessed_rows(org: Org, job: Job) -> pl.DataFrame:
     if job.state == "JobComplete" and "unprocessed" not in job.faults:
         return pl.DataFrame()  # every batch has been worked on
     try:
-        rows = read_upload(org, job)
+        rows = read_upload(org, job.id, delimiter=job.delimiter, line_ending=job.line_ending).rows
     except BadUpload:
         return pl.DataFrame()
     if job.state == "Failed" and not job.pieces:

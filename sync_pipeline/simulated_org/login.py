@@ -1,8 +1,9 @@
-"""Logins and tokens.
+"""Logins and tokens. What the org tells of a user is in ``identity.py``.
 
 OAuth 2.0 client-credentials flow: https://help.salesforce.com/s/articleView?id=sf.remoteaccess_oauth_client_credentials_flow.htm
 OAuth 2.0 JWT bearer flow: https://help.salesforce.com/s/articleView?id=sf.remoteaccess_oauth_jwt_flow.htm
 Errors: https://help.salesforce.com/s/articleView?id=sf.remoteaccess_oauth_flow_errors.htm
+OpenID Connect Token Introspection: https://help.salesforce.com/s/articleView?id=sf.remoteaccess_oidc_token_introspection.htm
 Data Cloud token exchange: https://developer.salesforce.com/docs/data/data-cloud-int/guide/c360-a-get-started.html
 
 Knobs: ``clients`` (client id -> secret), ``jwt_public_key`` (PEM), ``token_seconds`` (idle time), ``token_calls``,
@@ -12,7 +13,6 @@ Knobs: ``clients`` (client id -> secret), ``jwt_public_key`` (PEM), ``token_seco
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import secrets
 from collections.abc import Mapping
@@ -22,7 +22,18 @@ from urllib.parse import parse_qsl
 import httpx
 import jwt
 
-from sync_pipeline.simulated_org.call import Call, Refused, Route, Session, TenantRefused, empty_answer, json_answer
+from sync_pipeline.simulated_org.call import (
+    Call,
+    Refused,
+    Route,
+    Session,
+    TenantRefused,
+    bytes_answer,
+    empty_answer,
+    json_answer,
+)
+from sync_pipeline.simulated_org.identifiers import whole_id
+from sync_pipeline.simulated_org.identity import identity, identity_url, user_of, userinfo
 from sync_pipeline.simulated_org.state import Org
 
 SCHEMA: Final = """
@@ -69,7 +80,8 @@ def issue_token(call: Call) -> httpx.Response:
         raise _oauth_error("unsupported_grant_type", "grant type not supported")
     token = new_token(org, kind="core", client=client, user_id=org.user_id)
     issued_at = str(int(org.now() * 1000))
-    identity = f"https://login.salesforce.com/id/{org.org_id}/{org.user_id}"
+    # A real org names the login host here. This one names itself: whoever asks there shows the token.
+    identity = identity_url(call, org.user_id)
     return json_answer(
         {
             "access_token": token,
@@ -96,26 +108,53 @@ def revoke_token(call: Call) -> httpx.Response:
     return empty_answer(200)
 
 
-def userinfo(call: Call) -> httpx.Response:
-    """``GET /services/oauth2/userinfo``."""
-    user = call.session.user_id
+def introspect_token(call: Call) -> httpx.Response:
+    """``POST /services/oauth2/introspect``: what a client's own token is; of any other only that it is not active."""
+    form = _form(call)
+    client = _checked_client(call.org, form)
+    call.org.schema(SCHEMA, "gate")
+    found = find_session(call.org, form.get("token", ""), kind="core")
+    if found is None or found.client != client:
+        return json_answer({"active": False})
+    issued_at, used_at = (
+        call.org.db("gate")
+        .execute("SELECT issued_at, used_at FROM token WHERE token = ?", (found.token,))
+        .fetchone()
+    )  # fmt: skip
     return json_answer(
         {
-            "sub": f"https://login.salesforce.com/id/{call.org.org_id}/{user}",
-            "user_id": user,
-            "organization_id": call.org.org_id,
-            "preferred_username": "integration@simulated.example",
-            "nickname": "integration",
-            "name": "Integration User",
-            "email": "integration@simulated.example",
             "active": True,
-            "user_type": "STANDARD",
-            "language": "en_US",
-            "locale": "en_US",
-            "utcOffset": 0,
-            "urls": {"rest": f"{call.base_url}/services/data/v{{version}}/"},
+            "scope": SCOPE,
+            "client_id": client,
+            "username": user_of(call.org, found.user_id)["Username"],
+            "sub": identity_url(call, found.user_id),
+            "token_type": "access_token",
+            "exp": int(used_at + call.org.setting("token_seconds", TOKEN_SECONDS)),
+            "iat": int(issued_at),
+            "nbf": int(issued_at),
         }
     )
+
+
+def show_userinfo(call: Call) -> httpx.Response:
+    """``GET /services/oauth2/userinfo``."""
+    return json_answer(userinfo(call, call.session.user_id))
+
+
+def show_identity(call: Call) -> httpx.Response:
+    """``GET /id/{org}/{user}``: the identity URL of a token's answer. Its refusals are words of plain text."""
+    scheme, _, token = call.headers.get("authorization", "").partition(" ")
+    token = token.strip() if scheme.lower() in ("bearer", "oauth") else ""
+    if not token:
+        return bytes_answer(b"Missing_OAuth_Token", "text/plain", status=403)
+    if find_session(call.org, token, kind="core") is None:
+        return bytes_answer(b"Bad_OAuth_Token", "text/plain", status=403)
+    org_id, user_id = whole_id(call.parts["org"]), whole_id(call.parts["user"])
+    if org_id is None or user_id not in (call.org.user_id, call.org.admin_id):
+        return bytes_answer(b"Bad_Id", "text/plain", status=404)
+    if org_id != call.org.org_id:
+        return bytes_answer(b"Wrong_Org", "text/plain", status=403)
+    return json_answer(identity(call, user_id))
 
 
 def exchange_token(call: Call) -> httpx.Response:
@@ -228,8 +267,10 @@ ROUTES: Final = (
     Route("POST", "/services/oauth2/token", issue_token, "open"),
     Route("POST", "/services/oauth2/revoke", revoke_token, "open"),
     Route("GET", "/services/oauth2/revoke", revoke_token, "open"),
-    Route("GET", "/services/oauth2/userinfo", userinfo, "session"),
-    Route("POST", "/services/oauth2/userinfo", userinfo, "session"),
+    Route("POST", "/services/oauth2/introspect", introspect_token, "open"),
+    Route("GET", "/services/oauth2/userinfo", show_userinfo, "session"),
+    Route("POST", "/services/oauth2/userinfo", show_userinfo, "session"),
+    Route("GET", "/id/(?P<org>[^/]+)/(?P<user>[^/]+)", show_identity, "open"),
     Route("POST", "/services/a360/token", exchange_token, "open"),
 )
 
@@ -243,7 +284,7 @@ def _form(call: Call) -> dict[str, str]:
     if scheme.lower() == "basic":
         try:
             client, _, secret = base64.b64decode(credentials).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no Base64, or no text
             raise _oauth_error("invalid_client", "invalid client credentials") from None
         form.update({"client_id": client, "client_secret": secret})
     return form

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from sync_pipeline.simulated_org.computed import CATEGORIES, is_stored
 from sync_pipeline.simulated_org.state import Org
 
 NUMBERS: Final = ("currency", "double", "percent", "int")
@@ -87,8 +88,13 @@ class SObject:
 
     @cached_property
     def schema(self) -> dict[str, pl.DataType]:
-        """Columns of the object's rows."""
+        """Columns of the object's rows as they are read."""
         return {name: found.dtype for name, found in self.fields.items()}
+
+    @cached_property
+    def stored(self) -> dict[str, pl.DataType]:
+        """Columns of the object's rows as they are kept: without those that follow from others."""
+        return {name: dtype for name, dtype in self.schema.items() if is_stored(self.name, name)}
 
     @cached_property
     def key(self) -> Field | None:
@@ -137,6 +143,8 @@ STAGES: Final = (
     "Proposal/Price Quote", "Negotiation/Review", "Closed Won", "Closed Lost",
 )  # fmt: skip
 
+LEAD_SOURCES: Final = ("Web", "Phone Inquiry", "Partner Referral", "Purchased List", "Other")
+
 STANDARD: Final[tuple[SObject, ...]] = (
     _object(
         "Opportunity", "Opportunity", "006",
@@ -149,6 +157,18 @@ STANDARD: Final[tuple[SObject, ...]] = (
         Field("Description", "textarea", "Description", length=32_000),
         Field("Type", "picklist", "Opportunity Type", length=255, picklist=("Existing Business", "New Business")),
         Field("NextStep", "string", "Next Step", length=255),
+        Field("LeadSource", "picklist", "Lead Source", length=255, picklist=LEAD_SOURCES),
+        Field(
+            "ForecastCategoryName", "picklist", "Forecast Category", length=255, defaulted_on_create=True,
+            restricted_picklist=True, picklist=tuple(CATEGORIES),
+        ),
+        _readable(
+            "ForecastCategory", "picklist", length=40, nillable=False, restricted_picklist=True,
+            picklist=tuple(CATEGORIES.values()),
+        ),
+        _readable("Fiscal", length=6),
+        _readable("FiscalYear", "int", digits=9),
+        _readable("FiscalQuarter", "int", digits=9),
         Field("Probability", "percent", "Probability (%)", precision=3, defaulted_on_create=True),
         Field("TotalOpportunityQuantity", "double", "Quantity", precision=18, scale=2),
         _readable("ExpectedRevenue", "currency", precision=18, scale=2),
@@ -165,8 +185,22 @@ STANDARD: Final[tuple[SObject, ...]] = (
         "User", "User", "005",
         Field("Username", "string", length=80, nillable=False),
         Field("Name", "string", length=121),
+        Field("FirstName", "string", length=40),
+        Field("LastName", "string", length=80),
+        Field("Alias", "string", length=8),
+        Field("CommunityNickname", "string", length=40),
         Field("Email", "email", length=128),
         Field("IsActive", "boolean", nillable=False, defaulted_on_create=True),
+        Field("ProfileId", "reference", "Profile ID", length=18, reference_to=("Profile",)),
+        Field("TimeZoneSidKey", "picklist", "Time Zone", length=40),
+        Field("LocaleSidKey", "picklist", "Locale", length=40),
+        Field("LanguageLocaleKey", "picklist", "Language", length=40),
+        _readable("UserType", "picklist", length=40),
+    ),
+    _object(
+        "Profile", "Profile", "00e",
+        _readable("Name", length=255),
+        _readable("UserType", "picklist", length=40),
     ),
     _object(
         "Organization", "Organization", "00D",
@@ -174,6 +208,9 @@ STANDARD: Final[tuple[SObject, ...]] = (
         _readable("OrganizationType", "picklist", length=40),
         _readable("IsSandbox", "boolean"),
         _readable("InstanceName", length=5),
+        _readable("TrialExpirationDate", "datetime"),
+        _readable("NamespacePrefix", length=15),
+        _readable("LanguageLocaleKey", "picklist", length=40),
     ),
     _object(
         "OpportunityStage", "Opportunity Stage", "01J",

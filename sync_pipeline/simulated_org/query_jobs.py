@@ -25,7 +25,7 @@ from sync_pipeline.simulated_org.values import bulk_text
 
 PAGE_ROWS: Final = 250_000
 PAGES_LISTED: Final = 5
-PAGES_SINCE: Final = 58.0
+PAGES_SINCE: Final = 58
 """API version that brought ``resultPages``."""
 PIECE_BYTES: Final = 1024 * 1024
 MARK: Final = "MjAwMC0"
@@ -92,25 +92,26 @@ def _store(org: Org, job: Job) -> int:
     rows, listed = _rows_file(org, job), _places_file(org, job)
     places = array("Q")
     query = parse(job.query)
+    delimiter, line_ending = job.form_of_results(org)
     with snapshot(org), rows.open("wb") as file:
         position = None
         for frame in rows_of(org, query, include_deleted=job.operation == "queryAll"):
             if position is None:
-                position = file.write(_header(frame.columns))
+                position = file.write(_header(frame.columns, delimiter, line_ending))
                 places.append(position)
-            lines = csv_lines(bulk_text(frame))
-            ends = (lines.str.len_bytes().cast(pl.UInt64) + 1).cum_sum() + position
+            lines = csv_lines(bulk_text(frame), delimiter)
+            ends = (lines.str.len_bytes().cast(pl.UInt64) + len(line_ending)).cum_sum() + position
             position = int(ends[-1]) if len(ends) else position
             places.extend(ends.to_list())
-            lines.to_frame().write_csv(file, include_header=False, quote_style="never")
+            lines.to_frame().write_csv(file, include_header=False, line_terminator=line_ending, quote_style="never")
         if position is None:
-            places.append(file.write(_header(query.columns)))
+            places.append(file.write(_header(query.columns, delimiter, line_ending)))
     listed.write_bytes(places.tobytes())
     count_query_job(org, result_bytes=rows.stat().st_size)
     return len(places) - 1
 
 
-def csv_lines(text: pl.DataFrame) -> pl.Series:
+def csv_lines(text: pl.DataFrame, delimiter: str) -> pl.Series:
     """Each row as a line of CSV in which every value is quoted."""
     values = []
     for name in text.columns:
@@ -119,12 +120,12 @@ def csv_lines(text: pl.DataFrame) -> pl.Series:
             column = column.str.replace_all('"', '""', literal=True)
         values.append(column)
     return text.select(
-        pl.concat_str(pl.lit('"'), pl.concat_str(values, separator='","'), pl.lit('"')).alias("line")
+        pl.concat_str(pl.lit('"'), pl.concat_str(values, separator=f'"{delimiter}"'), pl.lit('"')).alias("line")
     ).to_series()
 
 
-def _header(names: list[str] | tuple[str, ...]) -> bytes:
-    return (",".join(f'"{name}"' for name in names) + "\n").encode()
+def _header(names: list[str] | tuple[str, ...], delimiter: str, line_ending: str) -> bytes:
+    return (delimiter.join(f'"{name}"' for name in names) + line_ending).encode()
 
 
 def _rows_file(org: Org, job: Job) -> Path:

@@ -16,8 +16,8 @@ from typing import Any, Final
 import polars as pl
 
 from sync_pipeline.simulated_org.call import Refused
-from sync_pipeline.simulated_org.conditions import whole_id
 from sync_pipeline.simulated_org.describe import LOADED_BY_NOBODY, relationship_name
+from sync_pipeline.simulated_org.identifiers import whole_id
 from sync_pipeline.simulated_org.objects import Field, SObject
 from sync_pipeline.simulated_org.records import BLANKS
 from sync_pipeline.simulated_org.saving import CLEAR, Operation, error_text, is_parent_header, save_rows

@@ -18,6 +18,7 @@ from typing import Final
 
 import polars as pl
 
+from sync_pipeline.simulated_org.computed import inputs_of, with_computed
 from sync_pipeline.simulated_org.objects import NUMBERS, Field, SObject
 from sync_pipeline.simulated_org.state import Org
 
@@ -70,7 +71,8 @@ class Records:
 
     @cached_property
     def schema(self) -> dict[str, pl.DataType]:
-        return {KEY: pl.String(), **self.object.schema}
+        """Columns of a leaf."""
+        return {KEY: pl.String(), **self.object.stored}
 
     @property
     def version(self) -> int:
@@ -155,11 +157,13 @@ class Records:
 
     def _frame(self, contents: Sequence[bytes], columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows of these leaves, in their order."""
-        wanted = self.schema if columns is None else {name: self.schema[name] for name in columns}
+        stored = list(self.schema) if columns is None else inputs_of(self.object.name, columns)
+        wanted = {name: self.schema[name] for name in stored}
         # A field that is empty in all of a leaf's rows is not written, nor is one that was added since.
-        return pl.scan_parquet(
+        frame = pl.scan_parquet(
             list(contents), schema=wanted, missing_columns="insert", extra_columns="ignore"
         ).collect()
+        return frame if columns is None or stored == list(columns) else with_computed(self.object.name, frame, columns)
 
     def _write(self, leaf: Leaf) -> None:
         connection = self._org.db()

@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 import polars as pl
 
-from sync_pipeline.simulated_org.identifiers import is_salesforce_id, salesforce_ids
+from sync_pipeline.simulated_org.identifiers import is_salesforce_id, salesforce_ids, whole_id
 from sync_pipeline.simulated_org.objects import NUMBERS, Field, SObject, find_object
 from sync_pipeline.simulated_org.picklists import PICKLISTS, is_unlisted, spelled_as_listed
 from sync_pipeline.simulated_org.records import BLANKS, KEY, LAST_WITHOUT_KEY, NO_KEY, Records, Touched, match_key
@@ -278,7 +278,7 @@ class _Saving:
             "LastModifiedDate": pl.lit(self._now), "SystemModstamp": pl.lit(self._now),
         }  # fmt: skip
         columns = []
-        for name, dtype in self._object.schema.items():
+        for name, dtype in self._object.stored.items():
             if name == "Id":
                 columns.append(pl.lit(ids).alias("Id"))
             elif name in given and name not in system:
@@ -410,8 +410,10 @@ def _numbers(found: Field, text: pl.Series, empty: pl.Series) -> tuple[pl.Series
 
 def _references(org: Org, found: Field, value: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     if found.type == "id":
-        odd = [text for text in value.drop_nulls().unique() if not is_salesforce_id(text)]
-        return value, _malformed(found, value, odd)
+        whole = {text: whole_id(text) for text in value.drop_nulls().unique()}
+        other = {text: meant for text, meant in whole.items() if meant is not None and meant != text}
+        odd = [text for text, meant in whole.items() if meant is None]
+        return (value.replace(other) if other else value), _malformed(found, value, odd)
     known = [_known_ids(org, name) for name in found.reference_to]
     ids = pl.concat(known) if known else pl.Series([], dtype=pl.String)
     is_known = value.is_in(ids.implode()) | value.is_null()

@@ -502,7 +502,7 @@ def _records(org: Org, sobject: SObject, values: dict[str, pl.Series]) -> pl.Dat
     frame = pl.DataFrame(values)
     columns = [
         (pl.col(name) if name in values else pl.lit(system.get(name))).cast(dtype).alias(name)
-        for name, dtype in sobject.schema.items()
+        for name, dtype in sobject.stored.items()
     ]
     return frame.select(match_key(pl.col("External_ID__c"), sobject.key).alias(KEY), *columns)
 

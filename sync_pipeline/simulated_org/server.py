@@ -27,15 +27,14 @@ from io import BufferedReader, BufferedWriter
 from typing import Any, Final, cast
 
 import httpx
+from polars.exceptions import PanicException
 
 from sync_pipeline.simulated_org.app import handle
-from sync_pipeline.simulated_org.call import ConnectionCut
+from sync_pipeline.simulated_org.call import BODY_BYTES_MAX, ConnectionCut
 from sync_pipeline.simulated_org.state import Org
 
 LINE_BYTES_MAX: Final = 65_536
 HEADERS_MAX: Final = 200
-BODY_BYTES_MAX: Final = 512 * 1024 * 1024
-"""The largest body the door lets in; what an API allows is less, and the API says so itself."""
 READ_BYTES: Final = 256 * 1024
 BUFFER_BYTES: Final = 64 * 1024
 GZIP_LEVEL: Final = 1
@@ -291,7 +290,8 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def _read_request(self) -> tuple[httpx.Request | None, bool]:
         """The next request, without its body, and whether the client wants no other; None at the end."""
-        line = _line(self._reader, may_end=True) or _line(self._reader, may_end=True)  # one empty line may come before
+        # One empty line may come before.
+        line = _line(self._reader, may_end=True, status=414) or _line(self._reader, may_end=True, status=414)
         if not line:
             return None, True
         method, _, rest = line.partition(b" ")
@@ -301,8 +301,10 @@ class _Connection(socketserver.BaseRequestHandler):
         headers: list[tuple[bytes, bytes]] = []
         while field := _line(self._reader):
             name, colon, value = field.partition(b":")
-            if not colon or not name or name != name.strip() or len(headers) >= HEADERS_MAX:
+            if not colon or not name or name != name.strip():
                 raise _Malformed(400, "bad header")
+            if len(headers) >= HEADERS_MAX:
+                raise _Malformed(431, "too many headers")
             headers.append((name, value.strip(b" \t")))
         known = httpx.Headers(headers)
         self._is_old = version == b"HTTP/1.0"
@@ -327,7 +329,7 @@ class _Connection(socketserver.BaseRequestHandler):
             return self.server.answer(request)
         except (ConnectionError, ConnectionCut, _Malformed):
             raise
-        except Exception:  # noqa: BLE001 - a defect of the org; a real one answers such a request too
+        except (Exception, PanicException):  # noqa: BLE001 - a defect of the org; a real one answers such a request too
             return _defect()
 
     def _send(self, request: httpx.Request, response: httpx.Response, *, is_last: bool) -> None:
@@ -349,7 +351,7 @@ class _Connection(socketserver.BaseRequestHandler):
             self._writer.flush()
         except (ConnectionError, ConnectionCut):
             raise
-        except Exception:  # noqa: BLE001 - too late for another answer: the client must not take this one for whole
+        except (Exception, PanicException):  # noqa: BLE001 - too late for another answer: the client must not take this one for whole
             traceback.print_exc()
             raise ConnectionCut("the answer broke off") from None
 
@@ -408,11 +410,11 @@ class _Connection(socketserver.BaseRequestHandler):
                 self.request.close()
 
 
-def _line(reader: BufferedReader[Any], *, may_end: bool = False) -> bytes:
+def _line(reader: BufferedReader[Any], *, may_end: bool = False, status: int = 431) -> bytes:
     """One line without its end. Raises ``ConnectionCut`` at the end of the stream, unless it may come here."""
     line = reader.readline(LINE_BYTES_MAX + 1)
     if len(line) > LINE_BYTES_MAX:
-        raise _Malformed(431, "a line of the request is too long")
+        raise _Malformed(status, "a line of the request is too long")
     if not line.endswith(b"\n"):
         if may_end and not line:
             return b""

@@ -341,7 +341,7 @@ def matching_rows(org: Org, bound: Bound, *, include_deleted: bool) -> Iterator[
         test = test & ~pl.col("IsDeleted").fill_null(value=False)
     whole = [pl.col(c.path).cast(pl.Int64) for c in bound.columns if c.field.type == "int"]
     records = Records(org, bound.object)
-    empty = pl.DataFrame(schema={name: records.schema[name] for name in wanted})
+    empty = pl.DataFrame(schema={name: bound.object.schema[name] for name in wanted})
     leaves = chain([empty], _leaves(records, list(wanted), bound.reach))
     most = PIECE_ROWS
     if bound.query.limit is not None and (not bound.query.order_by or _is_in_key_order(bound)):

@@ -1,4 +1,4 @@
-"""Rows that no load brings: the organization, its users and its stages. They are there in a fresh org too.
+"""Rows that no load brings: the organization, its users with their profiles, its stages. They are there in a fresh org too.
 
 Organization: https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_organization.htm
 OpportunityStage: https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_opportunitystage.htm
@@ -43,7 +43,7 @@ def put_rows(org: Org, name: str, rows: Sequence[Mapping[str, Any]]) -> list[str
     }  # fmt: skip
     whole = [{**system, "Id": row.get("Id") or org.new_id(sobject.prefix), **row} for row in rows]
     frame = pl.DataFrame(
-        [pl.Series(field, [row.get(field) for row in whole], dtype=dtype) for field, dtype in sobject.schema.items()]
+        [pl.Series(field, [row.get(field) for row in whole], dtype=dtype) for field, dtype in sobject.stored.items()]
     )
     keyless = pl.concat_str(pl.lit(NO_KEY), "Id")
     key = sobject.key
@@ -71,21 +71,35 @@ def ensure_standing_rows(org: Org) -> None:
             [
                 {
                     "Id": org.org_id, "Name": "Simulated Org", "OrganizationType": "Enterprise Edition",
-                    "IsSandbox": False, "InstanceName": "SIM1",
+                    "IsSandbox": False, "InstanceName": "SIM1", "LanguageLocaleKey": "en_US",
                 }
             ],
         )  # fmt: skip
+        administrator, integration = put_rows(
+            org,
+            "Profile",
+            [
+                {"Name": "System Administrator", "UserType": "Standard"},
+                {"Name": "Minimum Access - API Only Integrations", "UserType": "Standard"},
+            ],
+        )
+        everybody = {
+            "IsActive": True, "UserType": "Standard", "TimeZoneSidKey": "GMT", "LocaleSidKey": "en_US",
+            "LanguageLocaleKey": "en_US",
+        }  # fmt: skip
         put_rows(
             org,
             "User",
             [
                 {
                     "Id": org.user_id, "Username": "integration@simulated.example", "Name": "Integration User",
-                    "Email": "integration@simulated.example", "IsActive": True,
+                    "FirstName": "Integration", "LastName": "User", "Alias": "integ", "CommunityNickname": "integration",
+                    "Email": "integration@simulated.example", "ProfileId": integration, **everybody,
                 },
                 {
                     "Id": org.admin_id, "Username": "admin@simulated.example", "Name": "Org Administrator",
-                    "Email": "admin@simulated.example", "IsActive": True,
+                    "FirstName": "Org", "LastName": "Administrator", "Alias": "admin", "CommunityNickname": "admin",
+                    "Email": "admin@simulated.example", "ProfileId": administrator, **everybody,
                 },
             ],
         )  # fmt: skip

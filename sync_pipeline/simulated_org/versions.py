@@ -11,18 +11,20 @@ from typing import Final
 import httpx
 
 from sync_pipeline.simulated_org.call import Call, Refused, Route, json_answer
+from sync_pipeline.simulated_org.identity import identity_url
 
-OLDEST: Final = 51
+OLDEST: Final = 31
 NEWEST: Final = 68
 SEASONS: Final = ("Spring", "Summer", "Winter")
 
 
-def check_version(version: str) -> None:
-    """Raises ``Refused`` for a version the org does not speak: 410 when it is too old, 404 when it is not there yet."""
+def check_version(version: str, *, since: int = 0) -> None:
+    """Raises ``Refused`` for a version the org does not speak: 410 when it is too old, 404 when it is not there yet, or
+    when it has not got what came with version ``since``."""
     number = float(version)
     if number < OLDEST:
         raise Refused(410, "UNSUPPORTED_API_VERSION", f"API version v{version} is no longer supported")
-    if number > NEWEST or not number.is_integer():
+    if number > NEWEST or number < since or not number.is_integer():
         raise Refused(404, "NOT_FOUND", "The requested resource does not exist")
 
 
@@ -39,9 +41,9 @@ def list_versions(call: Call) -> httpx.Response:
 def list_resources(call: Call) -> httpx.Response:
     """``GET /services/data/vNN.0``."""
     root = f"/services/data/v{call.version}"
-    names = ("jobs", "query", "queryAll", "sobjects", "limits", "composite", "ssot", "tooling")
+    names = ("jobs", "query", "queryAll", "sobjects", "limits", "composite", "recent", "ssot", "tooling")
     return json_answer(
-        {**{name: f"{root}/{name}" for name in names}, "identity": f"{call.base_url}/services/oauth2/userinfo"}
+        {**{name: f"{root}/{name}" for name in names}, "identity": identity_url(call, call.session.user_id)}
     )
 
 

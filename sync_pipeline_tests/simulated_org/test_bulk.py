@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -95,6 +96,52 @@ def test_a_job_goes_from_open_to_complete(asked: Asker) -> None:
     assert "contentUrl" not in closed
     assert (ended["numberRecordsProcessed"], ended["numberRecordsFailed"], ended["jobType"]) == (3, 0, "V2Ingest")
     assert opened["apiVersion"] == 66.0
+
+
+def test_a_job_is_found_by_15_characters_of_its_id_and_by_18_in_any_letter_case(asked: Asker) -> None:
+    job_id = load(asked, rows_csv(range(1)))
+    query_id = asked.json("POST", "/jobs/query", json={"operation": "query", "query": "SELECT Id FROM Opportunity"})[
+        "id"
+    ]
+
+    for called in (job_id[:15], job_id.lower(), job_id.upper()):
+        assert show(asked, called)["id"] == job_id
+        assert len(results(asked, called, "successfulResults")) == 1
+    assert asked.json("GET", f"/jobs/query/{query_id[:15]}")["id"] == query_id
+    assert asked.ask("GET", f"{JOBS}/{job_id[:14]}{'a' if job_id[14] != 'a' else 'b'}").status_code == 404
+    assert asked.ask("GET", f"{JOBS}/{job_id[:16]}").status_code == 404
+
+
+def test_records_are_deleted_by_15_characters_of_their_ids(asked: Asker) -> None:
+    load(asked, rows_csv(range(2)))
+    ids = [row["Id"][:15] for row in asked.json("GET", "/query?q=SELECT+Id+FROM+Opportunity")["records"]]
+
+    job_id = load(asked, "Id\n" + "\n".join(ids) + "\n", operation="delete", externalIdFieldName="")
+
+    assert outcomes(asked, job_id) == {"successfulResults": 2, "failedResults": 0, "unprocessedrecords": 0}
+    assert in_org(asked) == 0
+
+
+def test_a_hard_delete_needs_a_permission_that_nobody_has_by_default(asked: Asker) -> None:
+    body = {"object": "Opportunity", "operation": "hardDelete"}
+    refused = asked.ask("POST", JOBS, json=body)
+    asked.org.set_setting("hard_delete", True)
+
+    assert (refused.status_code, refused.json()[0]["errorCode"]) == (400, "FEATURENOTENABLED")
+    assert asked.json("POST", JOBS, json=body)["operation"] == "hardDelete"
+
+
+@pytest.mark.parametrize("path", [JOBS, "/jobs/query"])
+def test_a_property_that_no_job_has_is_refused_and_one_that_answers_have_is_not(asked: Asker, path: str) -> None:
+    body = {"object": "Opportunity", "operation": "insert"}
+    if path == "/jobs/query":
+        body = {"operation": "query", "query": "SELECT Id FROM Opportunity"}
+
+    strange = asked.ask("POST", path, json={**body, "externalIdFieldname": "External_ID__c"})
+
+    assert (strange.status_code, strange.json()[0]["errorCode"]) == (400, "JSON_PARSER_ERROR")
+    assert '"externalIdFieldname"' in strange.json()[0]["message"]
+    assert asked.ask("POST", path, json={**body, "id": None, "concurrencyMode": "Parallel"}).status_code == 200
 
 
 def test_a_job_may_be_found_in_progress_for_some_looks(asked: Asker) -> None:
@@ -259,7 +306,8 @@ def test_any_text_survives_the_csv(rows: list[tuple[str, str]], delimiter: str) 
 
     found = read_rows(text.getvalue().encode(), delimiter=delimiter, line_ending="LF")
 
-    assert [(a, b or "") for a, b in found.rows()] == rows
+    assert [(a, b or "") for a, b in found.rows.rows()] == rows
+    assert found.torn == ()
 
 
 def test_other_delimiters_and_line_ends_are_read(asked: Asker) -> None:
@@ -268,6 +316,76 @@ def test_other_delimiters_and_line_ends_are_read(asked: Asker) -> None:
     job_id = load(asked, content, columnDelimiter="SEMICOLON", lineEnding="CRLF")
 
     assert outcomes(asked, job_id)["successfulResults"] == 3
+
+
+def blank_beside(rows: list[tuple[str, ...]], torn: dict[int, tuple[int, str]]) -> bytes:
+    """A CSV of quoted values in which a row may have a blank before or after the quotes of one of its values."""
+    lines = ['"a","b"']
+    for number, row in enumerate(rows):
+        quoted = ['"{}"'.format(value.replace('"', '""')) for value in row]
+        if number in torn:
+            place, side = torn[number]
+            quoted[place] = f" {quoted[place]}" if side == "before" else f"{quoted[place]}  "
+        lines.append(",".join(quoted))
+    return ("\n".join(lines) + "\n").encode()
+
+
+PLACES = st.tuples(st.integers(0, 1), st.sampled_from(["before", "after"]))
+
+
+@given(
+    st.lists(st.tuples(CELLS.filter(bool), CELLS), max_size=8), st.dictionaries(st.integers(0, 9), PLACES, max_size=3)
+)
+def test_a_blank_next_to_a_quote_tears_its_row_and_no_other(
+    rows: list[tuple[str, str]], torn: dict[int, tuple[int, str]]
+) -> None:
+    found = read_rows(blank_beside(rows, torn), delimiter=",", line_ending="LF")
+
+    assert set(found.torn) == {number for number in torn if number < len(rows)}
+    assert [(a, b or "") for a, b in found.rows.rows()] == rows
+
+
+def test_a_torn_row_is_refused_and_the_others_are_saved(asked: Asker) -> None:
+    lines = [
+        'k1,"one",',
+        'k2, "two",',
+        'k3,"three" ,',
+        'k4,"four ""quoted"" ",',
+        "k5, five ,",
+        'k6,"six, ""and"" more",',
+    ]
+    content = f"{HEADER}\n" + "".join(f"{line}Qualification,2026-12-31,\n".replace(",Q", ",Q") for line in lines)
+
+    job_id = load(asked, content)
+
+    failed = {row["External_ID__c"]: row["sf__Error"] for row in results(asked, job_id, "failedResults")}
+    saved = {row["External_ID__c"]: row["Name"] for row in results(asked, job_id, "successfulResults")}
+    assert set(failed) == {"k2", "k3"}
+    assert all("space before or after a double quote" in error for error in failed.values())
+    assert saved == {"k1": "one", "k4": 'four "quoted" ', "k5": " five ", "k6": 'six, "and" more'}
+    assert show(asked, job_id)["numberRecordsFailed"] == 2
+
+
+def test_a_quote_in_the_middle_of_a_value_still_fails_the_job(asked: Asker) -> None:
+    job_id = load(asked, f'{HEADER}\nk1, "a","b" c,Qualification,2026-12-31,\n')
+
+    assert show(asked, job_id)["state"] == "Failed"
+    assert "unescaped quote" in show(asked, job_id)["errorMessage"]
+
+
+def test_a_packed_upload_is_unpacked_unless_the_org_does_not(asked: Asker) -> None:
+    body = gzip.compress(rows_csv(range(3)).encode())
+    headers = {"Content-Type": "text/csv", "Content-Encoding": "gzip"}
+    states = []
+    for unpacks in (True, False):
+        asked.org.set_setting("unpack_uploads", unpacks)
+        job_id = create(asked)
+        assert asked.ask("PUT", f"{JOBS}/{job_id}/batches", content=body, headers=headers).status_code == 201
+        close(asked, job_id)
+        states.append(show(asked, job_id)["state"])
+
+    assert states == ["JobComplete", "Failed"]
+    assert in_org(asked) == 3
 
 
 def test_a_duplicate_header_cannot_be_read() -> None:
@@ -302,6 +420,50 @@ def test_a_header_in_other_letter_case_loads_and_comes_back_empty(asked: Asker) 
     (row,) = results(asked, job_id, "successfulResults")
     assert row["NAME"] == ""
     assert asked.json("GET", "/query", params={"q": "SELECT Name FROM Opportunity"})["records"][0]["Name"] == "n"
+
+
+def test_what_cleared_a_field_comes_back_as_it_was_sent_whatever_the_type(asked: Asker) -> None:
+    content = (
+        "External_ID__c,Name,StageName,CloseDate,Amount,NextStep,AccountId,Probability\n"
+        "k1,n,Qualification,2026-12-31,#N/A,#N/A,#N/A,#N/A\nk2,n,Qualification,2026-12-31,many,x,,7\n"
+    )
+    job_id = load(asked, content)
+
+    (saved,), (refused,) = results(asked, job_id, "successfulResults"), results(asked, job_id, "failedResults")
+    assert [saved[name] for name in ("Amount", "NextStep", "AccountId", "Probability")] == ["#N/A"] * 4
+    assert (refused["Amount"], refused["Probability"]) == ("many", "7.0")
+
+
+FORMS = [("SEMICOLON", ";"), ("TAB", "\t"), ("PIPE", "|"), ("CARET", "^"), ("BACKQUOTE", "`"), ("COMMA", ",")]
+
+
+@pytest.mark.parametrize("line_ending", ["LF", "CRLF"])
+@pytest.mark.parametrize(("name", "delimiter"), FORMS)
+def test_results_of_an_ingest_job_have_its_own_delimiter_and_line_ending(
+    asked: Asker, name: str, delimiter: str, line_ending: str
+) -> None:
+    end = {"LF": "\n", "CRLF": "\r\n"}[line_ending]
+    rows = [["k1", 'a, b; "c"', "Qualification", "2026-12-31"], ["k2", "n", "Nonsense", "2026-12-31"]]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, lineterminator=end).writerows([HEADER.split(",")[:4], *rows])
+    job_id = load(asked, text.getvalue(), columnDelimiter=name, lineEnding=line_ending)
+
+    for file, key, value in (("successfulResults", "k1", 'a, b; "c"'), ("failedResults", "k2", "n")):
+        answer = asked.ask("GET", f"{JOBS}/{job_id}/{file}").text
+        (row,) = csv.DictReader(io.StringIO(answer, newline=""), delimiter=delimiter)
+        assert (row["External_ID__c"], row["Name"]) == (key, value)
+        assert answer.count(end) == 2 and answer.count("\n") == 2
+    nothing = asked.ask("GET", f"{JOBS}/{job_id}/unprocessedrecords").text
+    assert nothing == delimiter.join(HEADER.split(",")[:4]) + end
+
+
+def test_results_of_an_ingest_job_may_be_plain_whatever_it_has(asked: Asker) -> None:
+    asked.org.set_setting("plain_results", True)
+    job_id = load(
+        asked, rows_csv(range(1)).replace(",", "|").replace("\n", "\r\n"), columnDelimiter="PIPE", lineEnding="CRLF"
+    )
+
+    assert results(asked, job_id, "successfulResults")[0]["External_ID__c"] == "k000000"
 
 
 def test_results_are_there_only_when_the_job_has_ended(asked: Asker) -> None:
@@ -568,6 +730,40 @@ def test_a_query_that_bulk_cannot_run_is_refused(asked: Asker, soql: str) -> Non
     assert refused.status_code == 400
 
 
+@pytest.mark.parametrize("line_ending", ["LF", "CRLF"])
+@pytest.mark.parametrize(("name", "delimiter"), FORMS)
+def test_results_of_a_query_job_have_the_form_that_was_asked_for(
+    asked: Asker, name: str, delimiter: str, line_ending: str
+) -> None:
+    load(asked, rows_csv(range(5), name='"a; b|c^d`e"'))
+    body = {
+        "operation": "query", "query": "SELECT External_ID__c, Name FROM Opportunity ORDER BY External_ID__c",
+        "columnDelimiter": name, "lineEnding": line_ending,
+    }  # fmt: skip
+    job_id = asked.json("POST", "/jobs/query", json=body)["id"]
+    asked.json("GET", f"/jobs/query/{job_id}")
+    end = {"LF": "\n", "CRLF": "\r\n"}[line_ending]
+    keys, path = [], f"/jobs/query/{job_id}/results?maxRecords=2"
+    while True:
+        answer = asked.ask("GET", path)
+        assert answer.text.startswith(f'"External_ID__c"{delimiter}"Name"{end}"k')
+        page = list(csv.DictReader(io.StringIO(answer.text, newline=""), delimiter=delimiter))
+        assert {row["Name"] for row in page} == {"a; b|c^d`e"}
+        assert answer.text.count(end) == answer.text.count("\n") == len(page) + 1
+        keys += [row["External_ID__c"] for row in page]
+        if answer.headers["sforce-locator"] == "null":
+            break
+        path = f"/jobs/query/{job_id}/results?maxRecords=2&locator={answer.headers['sforce-locator']}"
+
+    assert keys == [f"k{n:06d}" for n in range(5)]
+
+
+def test_a_query_job_of_a_form_that_there_is_not_is_refused(asked: Asker) -> None:
+    body = {"operation": "query", "query": "SELECT Id FROM Opportunity", "columnDelimiter": "HASH"}
+
+    assert asked.ask("POST", "/jobs/query", json=body).status_code == 400
+
+
 @given(st.integers(0, 10**9))
 def test_a_locator_means_its_place(place: int) -> None:
     assert read_locator(locator(place)) == place
@@ -577,10 +773,10 @@ def test_a_strange_locator_is_unknown() -> None:
     assert [read_locator(text) for text in ("abc", "MjAwMC0", "MjAwMC0%%%")] == [None, None, None]
 
 
-@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=10))
-def test_every_value_of_a_query_result_is_quoted(rows: list[tuple[str, str]]) -> None:
-    lines = csv_lines(pl.DataFrame(rows, schema={"a": pl.String, "b": pl.String}, orient="row"))
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=10), st.sampled_from([",", "|", "\t"]))
+def test_every_value_of_a_query_result_is_quoted(rows: list[tuple[str, str]], delimiter: str) -> None:
+    lines = csv_lines(pl.DataFrame(rows, schema={"a": pl.String, "b": pl.String}, orient="row"), delimiter)
 
-    found = [tuple(row) for line in lines for row in csv.reader(io.StringIO(line, newline=""))]
+    found = [tuple(row) for line in lines for row in csv.reader(io.StringIO(line, newline=""), delimiter=delimiter)]
     assert found == rows
     assert all(line.startswith('"') and line.endswith('"') for line in lines)

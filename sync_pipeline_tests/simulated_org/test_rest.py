@@ -95,7 +95,7 @@ def test_a_call_needs_a_token_and_is_counted(client: Client) -> None:
 def test_an_unknown_path_and_a_wrong_verb_are_told_apart(client: Client) -> None:
     assert refused(client.send("GET", "nothing")) == (404, "NOT_FOUND", "The requested resource does not exist")
     assert refused(client.send("PUT", "sobjects/Opportunity")) == (
-        405, "METHOD_NOT_ALLOWED", "HTTP Method 'PUT' not allowed. Allowed are GET,POST",
+        405, "METHOD_NOT_ALLOWED", "HTTP Method 'PUT' not allowed. Allowed are GET,HEAD,POST",
     )  # fmt: skip
 
 
@@ -545,6 +545,14 @@ def test_an_upsert_by_external_id_creates_once_and_then_updates(client: Client) 
     record = client.get(f"{path}?fields=External_ID__c,Amount")
     assert (record["External_ID__c"].lower(), record["Amount"]) == ("a/b c#1", 5.0)
     assert client.send("PATCH", path, json={"external_id__c": "other"}).status_code == 400
+
+
+def test_a_record_is_deleted_by_its_external_id(client: Client) -> None:
+    client.send("PATCH", "sobjects/Opportunity/External_ID__c/k%2F1", json=DEAL)
+
+    assert client.send("DELETE", "sobjects/Opportunity/External_ID__c/K%2F1").status_code == 204
+    assert refused(client.send("DELETE", "sobjects/Opportunity/External_ID__c/k%2F1"))[:2] == (404, "NOT_FOUND")
+    assert client.query("SELECT COUNT() FROM Opportunity")["totalSize"] == 0
 
 
 def test_several_records_of_one_key_are_a_300_with_their_paths(org: Org, client: Client) -> None:

@@ -14,13 +14,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import cast
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from polars.exceptions import PanicException
 
 from sync_pipeline.simulated_org.call import (
     ConnectionCut,
@@ -31,6 +33,7 @@ from sync_pipeline.simulated_org.call import (
     stream_answer,
 )
 from sync_pipeline.simulated_org.faults import add_fault, parse_fault
+from sync_pipeline.simulated_org.login import new_token
 from sync_pipeline.simulated_org.server import BODY_BYTES_MAX, Answer, Server, running, serving
 from sync_pipeline.simulated_org.state import Org
 
@@ -461,8 +464,9 @@ def test_an_answer_shorter_than_it_said_is_a_defect(capfd: pytest.CaptureFixture
         (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (BODY_BYTES_MAX + 1), 413),
         (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (BODY_BYTES_MAX + 1), 413),
-        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 70_000), 431),
-        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 300 + b"\r\n", 400),
+        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 70_000), 414),
+        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"a" * 70_000), 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 300 + b"\r\n", 431),
     ],
 )
 def test_a_client_that_does_not_speak_http_is_told_so(sent: bytes, status: int) -> None:
@@ -650,6 +654,86 @@ def test_the_knob_gzip_is_obeyed(org: Org) -> None:
 
     assert (before.headers.get("content-encoding"), after.headers.get("content-encoding")) == ("gzip", None)
     assert before.json() == after.json()
+
+
+PATHS = (
+    "/", "//", "*", "?", "#", "/services/data", "/services/data/v66.0/limits", "/services/data/v66.0/sobjects/Opportunity/",
+    "/services/data/v66.0/query?q=", "/services/data/v66.0/query?explain=", "/services/data/v66.0/query/01g",
+    "/services/data/v66.0/composite", "/services/data/v66.0/composite/batch", "/services/data/v66.0/composite/tree/Account",
+    "/services/data/v66.0/composite/sobjects/Account?ids=", "/services/data/v66.0/sobjects/Account/updated?start=",
+    "/services/data/v66.0/jobs/ingest", "/services/data/v66.0/jobs/ingest?queryLocator=", "/services/oauth2/token",
+    "/services/oauth2/introspect", "/services/data/v66.0/ssot/query-sql", "/services/async/66.0/job", "/services/Soap/u/59.0",
+    "/id/",
+)  # fmt: skip
+BODIES = (
+    "",
+    "null",
+    "[]",
+    "{}",
+    '"',
+    '{"records":[null]}',
+    '{"compositeRequest":[{}]}',
+    '{"sql":1}',
+    "grant_type=password&=&%",
+)
+PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=12)
+
+
+@given(
+    method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "BREW"]),
+    path=st.sampled_from(PATHS),
+    rest=PRINTABLE,
+    name=st.sampled_from(
+        ["Authorization", "Content-Type", "Content-Encoding", "Accept", "Sforce-Query-Options", "X-PrettyPrint"]
+    ),
+    value=st.binary(max_size=8).map(lambda raw: bytes(byte for byte in raw if byte not in b"\r\n\0")),
+    body=st.sampled_from(BODIES),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_request_is_answered_and_so_is_the_next(
+    door: tuple[socket.socket, bytes], capfd: pytest.CaptureFixture[str], *,
+    method: str, path: str, rest: str, name: str, value: bytes, body: str,
+) -> None:  # fmt: skip
+    connection, bearer = door
+    strange = f"{method} {path}{rest} HTTP/1.1\r\nHost: door\r\nContent-Length: {len(body)}\r\n".encode()
+    strange += bearer + (b"" if name == "Authorization" else name.encode() + b": " + value + b"\r\n")
+
+    connection.sendall(strange + b"\r\n" + body.encode())
+    answered = status_of(connection, has_body=method != "HEAD")
+    connection.sendall(b"GET /services/data HTTP/1.1\r\nHost: door\r\n\r\n")
+
+    assert 200 <= answered < 500 or "/services/Soap" in path, answered
+    assert status_of(connection, has_body=True) == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.fixture
+def door(org: Org) -> Iterator[tuple[socket.socket, bytes]]:
+    """A connection to the org's door, and the header of somebody who is logged in."""
+    token = new_token(org, kind="core", client="simulated", user_id=org.user_id)
+    with running(org) as base_url:
+        url = httpx.URL(base_url)
+        with socket.create_connection((url.host, url.port), timeout=20) as connection:
+            yield connection, f"Authorization: Bearer {token}\r\n".encode()
+
+
+def status_of(connection: socket.socket, *, has_body: bool) -> int:
+    """The status of the next answer, which is read to its end."""
+    answer = HTTPResponse(connection, method="GET" if has_body else "HEAD")
+    answer.begin()
+    answer.read()
+    return answer.status
+
+
+def test_a_panic_of_a_library_is_a_defect_like_any_other(capfd: pytest.CaptureFixture[str]) -> None:
+    def panic(request: httpx.Request) -> httpx.Response:
+        raise PanicException("not yet implemented")
+
+    with client_of(in_turn(panic, echo)) as client:
+        statuses = [client.get("/").status_code for _ in range(2)]
+
+    assert statuses == [500, 200]
+    assert "not yet implemented" in capfd.readouterr().err
 
 
 # the command
