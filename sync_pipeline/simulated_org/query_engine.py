@@ -202,6 +202,7 @@ def _engine(org: Org) -> duckdb.DuckDBPyConnection:
             "enable_external_file_cache": False,
         },
     )
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # or instants are written in the zone of this machine
     # A division of doubles by zero is infinite; that of anything else is refused, by itself.
     connection.execute("SET ieee_floating_point_ops = true")
     register(connection)

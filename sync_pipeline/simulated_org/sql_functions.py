@@ -21,7 +21,7 @@ SAME: Final = frozenset(
     sqrt starts_with string_agg sum avg stddev stddev_pop stddev_samp var_pop var_samp variance median
     substring substr tan trim upper + - * / % ^ || ~~ !~~ ~~* !~~* count_star like_escape not_like_escape
     ilike_escape not_ilike_escape concat round floor ceil ceiling trunc coalesce nvl ifnull date_trunc
-    format_type pg_get_expr array_length
+    format_type pg_get_expr array_length timezone
     """.split()
 )
 """Functions that are offered, whether as DuckDB has them or by a template or a rule of ``sql_meaning.py``."""

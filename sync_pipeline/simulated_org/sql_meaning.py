@@ -406,7 +406,9 @@ def _column_name(item: Node, place: int) -> str | None:
         return "case"
     if item["class"] == "OPERATOR" and item["type"] == "OPERATOR_COALESCE":
         return "coalesce"
-    is_sign = item["class"] == "FUNCTION" and (item.get("is_operator") or item["function_name"].startswith("to_"))
+    is_sign = item["class"] == "FUNCTION" and (
+        item.get("is_operator") or item["function_name"].startswith("to_") or item["function_name"] == "timezone"
+    )
     if item["class"] in ("FUNCTION", "WINDOW") and not is_sign:
         name = str(item["function_name"]).removeprefix("hyper_")
         return OURS.get(name, name)

@@ -134,8 +134,10 @@ def check_function(node: Node) -> None:
         raise SqlError("0A000", "ROW types are disabled")
     if node.get("schema", "") not in ("", CATALOGUE):
         raise SqlError("3F000", f'schema "{node["schema"]}" does not exist')
-    if name in NOT_OFFERED or name in ("timezone", "regexp_full_match", "quantile_disc", "quantile_cont"):
+    if name in NOT_OFFERED or name in ("regexp_full_match", "quantile_disc", "quantile_cont"):
         raise SqlError("0A000", f"the simulated org does not offer {name}")
+    if name == "timezone" and not _is_utc(arguments_of(node)):
+        raise SqlError("0A000", "the simulated org does not offer AT TIME ZONE of another zone than 'UTC'")
     known = name in SAME or name in INNER_FUNCTIONS or any(name == known for known, _ in TEMPLATES)
     if not known:
         raise SqlError("42883", f'function "{name}" does not exist')
@@ -145,6 +147,13 @@ def check_function(node: Node) -> None:
     node["schema"] = ""
     if "qualified_name" in node:
         node["qualified_name"] = {"path": [name]}
+
+
+def _is_utc(arguments: list[Node]) -> bool:
+    """Whether ``zone AT TIME ZONE`` names UTC by a constant. Both engines take an instant to a time of that zone and back."""
+    return (
+        len(arguments) == 2 and arguments[0]["class"] == "CONSTANT" and arguments[0]["literal"]["text"].upper() == "UTC"
+    )
 
 
 def templated(connection: duckdb.DuckDBPyConnection, node: Node) -> Node | None:

@@ -50,6 +50,9 @@ EQUAL = (
     "SELECT CAST(1e7 AS text), CAST(1e-7 AS text), CAST(1e15 AS text), CAST(123456789.123456789e0 AS text), 'a' || 1e0",
     "SELECT CAST('NaN' AS double precision), CAST(CAST('Infinity' AS double precision) AS text), CAST('-Infinity' AS double precision)",
     "SELECT CAST(1.1 AS real), CAST(1e10 AS real), CAST(16777217 AS real), CAST(CAST(16777217 AS real) AS text)",
+    # Instants
+    "SELECT CAST(timestamptz '2024-02-29 22:00:00.5+02' AT TIME ZONE 'UTC' AS text), timestamp '2024-02-29 10:00:00' AT TIME ZONE 'utc'",
+    "SELECT CAST(timestamptz '2024-02-29 01:00:00+02' AT TIME ZONE 'UTC' AS date), CAST(NULL AS timestamptz) AT TIME ZONE 'UTC'",
     # Texts
     "SELECT lower('İ'), lower('ΑΣ'), lower('ΑΣ Α'), lower('Σ'), lower('ΑΣ.'), lower('ẞ'), lower('ǅ')",  # noqa: RUF001
     "SELECT upper('ß'), upper('ﬁ'), upper('ŉ'), upper('ÿ'), upper('ǰΐ'), upper('ǆ'), upper('և'), upper('aé')",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -263,6 +267,30 @@ def test_numbers_keep_their_digits(asked: Asker) -> None:
 
 
 # SQL
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from sync_pipeline.simulated_org.query_engine import run_statement
+from sync_pipeline.simulated_org.state import Org
+import polars as pl
+folder = Path(sys.argv[1])
+sql = "SELECT CAST(TIMESTAMPTZ '2024-03-31 01:30:00+00' AS VARCHAR), CAST(TIMESTAMPTZ '2024-03-31 01:30:00+00' AS DATE)"
+org = Org(folder)
+org.files("results").mkdir(parents=True, exist_ok=True)
+run_statement(org, sql, [], org.files("results") / "found.parquet")
+print(*pl.read_parquet(org.files("results") / "found.parquet").row(0))
+"""
+
+
+def test_instants_are_written_in_utc_wherever_the_machine_stands(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(tmp_path / "org")],
+        env=os.environ | {"TZ": "America/New_York"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert ran.stdout == "2024-03-31 01:30:00+00 2024-03-31\n", ran.stderr
 
 
 def test_text_is_compared_by_bytes_and_nulls_come_last(asked: Asker) -> None:
