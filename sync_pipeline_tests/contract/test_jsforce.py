@@ -144,7 +144,7 @@ def test_objects_are_described(seen: dict[str, Any]) -> None:
 
 def test_records_are_created_changed_retrieved_and_destroyed(seen: dict[str, Any]) -> None:
     assert (seen["retrieved"], seen["one"]) == (["js first", "js two"], "js first")
-    assert seen["updated"] is True
+    assert (seen["updated"], seen["deletedLog"]) == (True, True)
     assert seen["destroyed"] == [True, True]
     assert seen["collection"] == [True, True, True, False]
     assert seen["recent"] == []
