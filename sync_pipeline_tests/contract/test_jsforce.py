@@ -67,7 +67,8 @@ def modules() -> Path:
             except subprocess.TimeoutExpired:
                 absent(f"npm ci did not end in {INSTALL_SECONDS} s")
             if done.returncode:
-                absent(f"npm ci ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+                told = "; ".join(line for line in done.stderr.splitlines() if line.startswith("npm error"))
+                absent(f"npm ci ended with {done.returncode}: {told[:300]}")
             (folder / "installed").touch()
     return folder / "node_modules"
 
