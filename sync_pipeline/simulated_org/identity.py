@@ -74,7 +74,6 @@ def userinfo(call: Call, user_id: str) -> dict[str, Any]:
         "profile": f"{call.base_url}/{user_id}",
         "picture": photos["picture"],
         "address": {},
-        "is_salesforce_integration_user": user_id == call.org.user_id,
         "urls": _urls(call, user_id),
         "active": user["IsActive"],
         "user_type": "STANDARD",

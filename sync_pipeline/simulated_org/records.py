@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS leaf (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS leaf_by_key ON leaf (object, first);
 CREATE TABLE IF NOT EXISTS object (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS deleted (object TEXT NOT NULL, at REAL NOT NULL, id TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS deleted_by_time ON deleted (object, at);
 """
 
 KEY: Final = "_k"
@@ -40,6 +42,8 @@ NO_KEY: Final = "\x00"
 LAST_WITHOUT_KEY: Final = f"{NO_KEY}~"
 """Behind every row without an external id."""
 BLANKS: Final = " \t\n\r"
+DELETED_SECONDS: Final = 15 * 86_400
+"""How long the log tells of a row that was deleted."""
 
 
 @dataclass
@@ -122,6 +126,20 @@ class Records:
         wanted = ids.unique().implode()
         found = [frame.filter(pl.col("Id").is_in(wanted)) for frame in self.frames(("Id", KEY))]
         return pl.concat([pl.DataFrame(schema={"Id": pl.String, KEY: pl.String}), *found])
+
+    def log_deleted(self, ids: pl.Series, *, at: float) -> None:
+        """Notes that rows were deleted, in seconds since 1970. Call it in the transaction that removes them."""
+        connection = self._org.db()
+        connection.execute("DELETE FROM deleted WHERE object = ? AND at < ?", (self.object.name, at - DELETED_SECONDS))
+        connection.executemany(
+            "INSERT INTO deleted VALUES (?, ?, ?)", [(self.object.name, at, row_id) for row_id in ids]
+        )
+
+    def deleted(self, start: float, end: float) -> list[tuple[str, float]]:
+        """Ids of rows that were deleted from ``start`` until before ``end``, and when."""
+        sql = "SELECT id, at FROM deleted WHERE object = ? AND at >= ? AND at < ? ORDER BY at"
+        found: list[tuple[str, float]] = self._org.db().execute(sql, (self.object.name, start, end)).fetchall()
+        return found
 
     def replace_all(self, frames: Iterator[pl.DataFrame]) -> None:
         """Throws all rows away and takes these, which come in the order of ``_k``."""

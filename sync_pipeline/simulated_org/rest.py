@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
@@ -24,7 +24,7 @@ from sync_pipeline.simulated_org.groups import groups_of
 from sync_pipeline.simulated_org.objects import Field, SObject, objects
 from sync_pipeline.simulated_org.query_facts import columns_of, plans_of
 from sync_pipeline.simulated_org.record_json import Saved, save_records, shown_groups, shown_records
-from sync_pipeline.simulated_org.records import Records
+from sync_pipeline.simulated_org.records import DELETED_SECONDS, Records
 from sync_pipeline.simulated_org.resources import (
     NOT_FOUND,
     OBJECT,
@@ -49,9 +49,9 @@ BATCH_ROWS: Final = 2_000
 BATCH_ROWS_MIN: Final = 200
 GONE: Final = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "MALFORMED_ID", "NOT_FOUND")
 """Codes of a record that is not there, when the record is the resource itself."""
-REPLICATED_DAYS: Final = 30
+REPLICATED_SECONDS: Final = 30 * 86_400
 REPLICATED_MAX: Final = 600_000
-"""How far back ``updated`` looks, and the most ids that it answers."""
+"""How far back ``updated`` looks, and the most ids that it and ``deleted`` answer."""
 
 
 # Queries.
@@ -165,13 +165,7 @@ def updated_records(call: Call) -> httpx.Response:
     sObject Get Updated: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_getupdated.htm
     """
     sobject = object_of(call)
-    start, end = _minute(call, "start"), _minute(call, "end")
-    if start >= end:
-        raise Refused(400, "INVALID_REPLICATION_DATE", "startDate must be before endDate")
-    if start < datetime.fromtimestamp(call.org.now(), UTC) - timedelta(days=REPLICATED_DAYS):
-        raise Refused(
-            400, "INVALID_REPLICATION_DATE", f"startDate before org's replication limit of {REPLICATED_DAYS} days"
-        )
+    start, end = _span(call, REPLICATED_SECONDS)
     stamp = Name("SystemModstamp", 0)
     within = Every((Comparison(stamp, ">=", (Instant(start, 0),), 0), Comparison(stamp, "<", (Instant(end, 0),), 0)))
     wanted = Query("", (Selected(Name("Id", 0)),), Name(sobject.name, 0), where=within, limit=REPLICATED_MAX + 1)
@@ -179,14 +173,49 @@ def updated_records(call: Call) -> httpx.Response:
         ids = [row_id for frame in rows_of(call.org, wanted) for row_id in frame["Id"]]
     if len(ids) > REPLICATED_MAX:
         raise Refused(400, "EXCEEDED_ID_LIMIT", f"More than {REPLICATED_MAX} ids; ask for a shorter time")
-    covered = min(end, datetime.fromtimestamp(call.org.now(), UTC).replace(second=0, microsecond=0))
-    return json_answer({"ids": ids, "latestDateCovered": covered.strftime("%Y-%m-%dT%H:%M:%S.000+0000")})
+    return json_answer({"ids": ids, "latestDateCovered": _stamp(_covered(call, end))})
 
 
-def not_kept(call: Call) -> httpx.Response:
-    """``GET sobjects/{object}/deleted``: no log of deleted records is kept here."""
-    object_of(call)
-    raise Refused(404, "NOT_FOUND", NOT_FOUND)
+def deleted_records(call: Call) -> httpx.Response:
+    """``GET sobjects/{object}/deleted?start=…&end=…``: ids of records that were deleted in that time.
+
+    sObject Get Deleted: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_getdeleted.htm
+    """
+    records = Records(call.org, object_of(call))
+    start, end = _span(call, DELETED_SECONDS)
+    now = call.org.now()
+    found = records.deleted(start.timestamp(), end.timestamp())
+    if len(found) > REPLICATED_MAX:
+        raise Refused(400, "EXCEEDED_ID_LIMIT", f"More than {REPLICATED_MAX} ids; ask for a shorter time")
+    return json_answer(
+        {
+            "deletedRecords": [
+                {"id": row_id, "deletedDate": _stamp(datetime.fromtimestamp(at, UTC))} for row_id, at in found
+            ],
+            "earliestDateAvailable": _stamp(datetime.fromtimestamp(now - DELETED_SECONDS, UTC)),
+            "latestDateCovered": _stamp(_covered(call, end)),
+        }
+    )
+
+
+def _span(call: Call, most_seconds: float) -> tuple[datetime, datetime]:
+    """The time that is asked for. Raises ``Refused`` (400) when it is none, or begins too long ago."""
+    start, end = _minute(call, "start"), _minute(call, "end")
+    if start >= end:
+        raise Refused(400, "INVALID_REPLICATION_DATE", "startDate must be before endDate")
+    if start.timestamp() < call.org.now() - most_seconds:
+        days = int(most_seconds // 86_400)
+        raise Refused(400, "INVALID_REPLICATION_DATE", f"startDate before org's replication limit of {days} days")
+    return start, end
+
+
+def _covered(call: Call, end: datetime) -> datetime:
+    """The last minute that an answer can speak of."""
+    return min(end, datetime.fromtimestamp(call.org.now(), UTC).replace(second=0, microsecond=0))
+
+
+def _stamp(instant: datetime) -> str:
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.000+0000")
 
 
 def _minute(call: Call, name: str) -> datetime:
@@ -311,7 +340,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", OBJECT, create_record),
     Route("GET", rf"{OBJECT}/describe", describe_object),
     Route("GET", rf"{OBJECT}/updated", updated_records),
-    Route("GET", rf"{OBJECT}/deleted", not_kept),
+    Route("GET", rf"{OBJECT}/deleted", deleted_records),
     Route("GET", rf"{OBJECT}/(?P<id>[^/]+)", show_record),
     Route("PATCH", rf"{OBJECT}/(?P<id>[^/]+)", update_record),
     Route("DELETE", rf"{OBJECT}/(?P<id>[^/]+)", delete_record),

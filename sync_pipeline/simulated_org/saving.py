@@ -180,7 +180,9 @@ class _Saving:
         frame = frame.with_columns(errors.alias("_error"))
         good = frame.filter(pl.col("_error").is_null())
         if self._operation in ("delete", "hardDelete"):
-            touched.remove(good.filter(~pl.col("_dropped"))["_id"])
+            gone = good.filter(~pl.col("_dropped"))["_id"]
+            touched.remove(gone)
+            self._records.log_deleted(gone, at=self._now.timestamp())
             created = pl.Series([], dtype=pl.String)
         else:
             self._update(good.filter(pl.col("_id").is_not_null() & ~pl.col("_dropped")), values, touched)

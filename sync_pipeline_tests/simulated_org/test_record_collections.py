@@ -127,9 +127,24 @@ def test_records_that_were_changed_in_a_time_are_listed(asked: Asker) -> None:
         assert codes(updated(start, end)) == (400, "INVALID_REPLICATION_DATE"), start
 
 
-def test_no_log_of_deleted_records_is_kept_and_nobody_looks_at_records(asked: Asker) -> None:
-    answer = asked.ask("GET", "/sobjects/Account/deleted?start=2026-03-10T15:00:00Z&end=2026-03-11T15:00:00Z")
+def test_records_that_were_deleted_in_a_time_are_listed_with_theirs(asked: Asker) -> None:
+    asked.org.set_setting("clock_offset", 1_773_156_600.0 - asked.org.now())  # 2026-03-10 15:30 UTC
+    ids = [asked.json("POST", "/sobjects/Account", json={"Name": name})["id"] for name in ("one", "two", "stays")]
+    asked.ask("DELETE", f"/sobjects/Account/{ids[0]}")
+    asked.org.advance(3_600)
+    asked.ask("DELETE", f"/composite/sobjects?ids={ids[1]},{ids[0]}")
 
-    assert codes(answer) == (404, "NOT_FOUND")
-    assert "external ID" not in answer.text
+    def deleted(start: str, end: str, name: str = "Account") -> Any:
+        return asked.ask("GET", f"/sobjects/{name}/deleted/", params={"start": start, "end": end})
+
+    both = deleted("2026-03-10T15:00:00Z", "2026-03-11T00:00:00Z").json()
+    assert [one["id"] for one in both["deletedRecords"]] == ids[:2]
+    assert [one["deletedDate"][:16] for one in both["deletedRecords"]] == ["2026-03-10T15:30", "2026-03-10T16:30"]
+    assert both["latestDateCovered"] == "2026-03-10T16:30:00.000+0000"
+    assert deleted("2026-03-10T15:00:00Z", "2026-03-10T15:30:00Z").json()["deletedRecords"] == []
+    assert deleted("2026-03-10T15:00:00Z", "2026-03-11T00:00:00Z", "Opportunity").json()["deletedRecords"] == []
+    assert codes(deleted("2026-02-20T15:00:00Z", "2026-03-11T00:00:00Z")) == (400, "INVALID_REPLICATION_DATE")
+
+
+def test_nobody_looks_at_records(asked: Asker) -> None:
     assert asked.json("GET", "/recent?limit=5") == []

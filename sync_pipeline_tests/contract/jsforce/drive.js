@@ -53,6 +53,8 @@ async function drive({ url, clientId, clientSecret, rows, gone }) {
   const changed = await accounts.updated(new Date(Date.now() - hour), new Date(Date.now() + hour));
   seen.updated = ids.every((id) => changed.ids.includes(id));
   seen.destroyed = (await accounts.destroy(ids)).map((one) => one.success);
+  const lost = await accounts.deleted(new Date(Date.now() - hour), new Date(Date.now() + hour));
+  seen.deletedLog = ids.every((id) => lost.deletedRecords.some((one) => one.id === id));
 
   const deals = conn.sobject('Opportunity');
   const deal = { StageName: 'Prospecting', CloseDate: '2026-01-01' };
