@@ -490,7 +490,8 @@ def _abort_lost(walls: Walls, entries: list[JobEntry]) -> None:
         return
     since = min(entry.intended_at for entry in lost) - CLOCK_SKEW
     for job in walls.bulk.jobs():
-        is_ours = job.created_by == walls.session.user_id and job.object == walls.mapping.target_object
+        # An org that names neither us nor the owner of a job has not said that it is ours.
+        is_ours = job.created_by == walls.session.user_id != "" and job.object == walls.mapping.target_object
         is_open_upsert = job.operation == "upsert" and job.state is JobState.OPEN
         is_new = job.created_at is not None and job.created_at >= since
         if is_ours and is_open_upsert and is_new and not walls.book.knows_job(job.id):
