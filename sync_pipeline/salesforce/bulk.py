@@ -59,18 +59,6 @@ NO_LOCATOR = "null"
 PAGES_AT_ONCE = 3
 """Pages of a result on their way at the same time; each lies on disk until it is read."""
 
-TRANSIENT_CODES: frozenset[str] = frozenset(
-    {
-        "UNABLE_TO_LOCK_ROW",
-        "REQUEST_RUNNING_TOO_LONG",
-        "QUERY_TIMEOUT",
-        "SERVER_UNAVAILABLE",
-        "UNKNOWN_EXCEPTION",
-        "TXN_LOCK_TIMEOUT",
-    }
-)
-"""Codes of row failures that can pass: the row is worth sending again."""
-
 
 class JobJson(msgspec.Struct):
     """An ingest or query job as the org describes it; counts are missing while it is open, and jobs of others may lack

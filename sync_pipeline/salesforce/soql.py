@@ -146,6 +146,12 @@ class Soql:
                 hint="Check [target] object in the mapping (SYNC_MAPPING).",
             ) from None
         sent = {name.lower() for name in self._mapping.target_columns}
+        nameless = sum(not field.name for field in described.fields)
+        if nameless and not sent <= {field.name.lower() for field in described.fields}:
+            raise WireError(
+                f"The answer to describe has no `name` of {nameless} fields of {self._object}, among which mapped ones may be.",
+                hint="Try again.",
+            )
         for field in described.fields:
             if field.name.lower() in sent:
                 self._check_described(field)
@@ -222,7 +228,7 @@ class Soql:
             for record in self._query("SELECT Name FROM Organization"):
                 if name := _text(_value(record, "Name")):
                     return name
-        except (RequestRefused, RightsError) as error:
+        except (RequestRefused, RightsError, WireError) as error:
             log.debug("the org's name cannot be read: %s", error.message)
         return urlsplit(self._session.instance_url).hostname or self._session.instance_url
 
@@ -238,7 +244,7 @@ class Soql:
                 sentences.append(
                     f"Scheduled Apex {name}, next at {_text(_value(record, 'NextFireTime')) or 'no set time'}."
                 )
-        except (RequestRefused, RightsError) as error:
+        except (RequestRefused, RightsError, WireError) as error:
             sentences.append(f"Scheduled Apex cannot be seen by this user ({error.message})")
         try:
             for record in self._query(
@@ -248,7 +254,7 @@ class Soql:
                 name = _text(_value(record, "ApexClass.Name")) or "unnamed"
                 kind, status = _text(_value(record, "JobType")), _text(_value(record, "Status"))
                 sentences.append(f"{kind} of Apex class {name} is {status}.")
-        except (RequestRefused, RightsError) as error:
+        except (RequestRefused, RightsError, WireError) as error:
             sentences.append(f"Running Apex cannot be seen by this user ({error.message})")
         return sentences
 

@@ -69,7 +69,8 @@ def outcomes_of(
     unprocessed: Iterable[pl.DataFrame],
     transient: Collection[str],
 ) -> Outcomes:
-    """Gives every row of ``sent`` (row, key) its outcome. ``transient`` are the codes of failures that can pass.
+    """Gives every row of ``sent`` (row, key) its outcome. ``transient`` are patterns of failures that can pass, each held
+    against ``CODE:message`` from its start.
 
     A key named several times counts once; one that is named both saved and failed has failed. Raises ``Unreadable``
     when a list names a key that was not sent.
@@ -150,5 +151,6 @@ def _explained(rows: pl.DataFrame, transient: Collection[str]) -> pl.DataFrame:
         .alias("message"),
         column.fill_null("").alias("column"),
     ).with_columns(
-        ((pl.col("outcome") == RowOutcome.UNPROCESSED.value) | pl.col("code").is_in(list(transient))).alias("transient")
+        transient=(pl.col("outcome") == RowOutcome.UNPROCESSED.value)
+        | pl.concat_str("code", pl.lit(":"), "message").str.contains(f"^(?:{'|'.join(transient)})")
     )  # fmt: skip
