@@ -238,7 +238,7 @@ def _progress(status: StatusJson, *, query_id: str) -> Progress:
     """Both spellings: ``ResultsProduced`` and ``RESULTS_PRODUCED``."""
     word = status.completionStatus.replace("_", "").lower()
     if not query_id:
-        raise BadAnswer("an answer that has no `queryId`")
+        raise BadAnswer("an answer that has no `queryId`, nor a `status` that holds one")
     if not word:
         raise BadAnswer("an answer that has no `completionStatus`")
     if word in FAILED:

@@ -96,10 +96,10 @@ def decode_rows(body: bytes, columns: Sequence[str], *, must_hold: bool = False)
             answer = _decoded(body, len(columns))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadAnswer(f"rows that are not the expected JSON ({error})") from None
-        if must_hold and answer.data is None:
-            raise BadAnswer("an answer that has no `data`")
         rows = answer.data or []
-        if answer.returnedRows is not None and answer.returnedRows != len(rows):
+        if answer.data is None and must_hold:
+            raise BadAnswer("an answer that has no `data`")
+        if answer.data is not None and answer.returnedRows is not None and answer.returnedRows != len(rows):
             raise BadAnswer(f"{len(rows)} rows where {answer.returnedRows} were announced")
         frame = _frame(rows, columns)
         answer.data = None

@@ -15,6 +15,7 @@ import pytest
 from sync_pipeline.domain.errors import CapReached, Parked, RequestRefused, WireError
 from sync_pipeline.domain.ledger import Counts, RangeState, UploadPart
 from sync_pipeline.engine.loading import APART_PARTS, HAND_OVER_TRIES, abort_orphans, apart_rows
+from sync_pipeline.engine.measure_run import run_measurement
 from sync_pipeline.engine.range_run import DRIFT_FILE
 from sync_pipeline.simulated_org.faults import clear_faults
 from sync_pipeline.simulated_org.objects import find_object
@@ -645,3 +646,20 @@ def test_a_trigger_that_fails_for_good_is_asked_once(tmp_path: Path) -> None:
 
         assert (counts.created, counts.failed) == (49, 1)
         assert len(states(r)) == 1
+
+
+def test_a_job_that_nobody_can_abort_delays_the_measurement_by_few_looks(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, rows=10, rows_per_range=10) as r:
+        r.run()
+        left = r.walls.bulk.create()
+        intent = r.walls.book.intend_job(
+            r.night.plan_id, r.partitions[0], generation=1, part=9, round=9, rows=1, serial=False
+        )
+        r.walls.book.job_created(intent, left.id)
+        r.fault("answer endpoint=close status=400 code=INVALIDJOBSTATE")
+        looks = r.wire.count("GET", left.id)
+
+        run_measurement(r.walls, r.night.plan_id)
+
+        assert 3 <= r.wire.count("GET", left.id) - looks < 15
+        assert r.waiting.seconds > 60
