@@ -193,16 +193,15 @@ class TenantQueries:
         )
 
     def poll(self, query_id: str) -> Progress:
-        status = self._session.send(
+        return self._session.send(
             "GET",
             f"/api/v3/query/{path_part(query_id)}",
             host="tenant",
             endpoint="v3 query",
             params={"waitTimeMs": str(WAIT_MS)},
             headers=self._headers,
-            read=as_json(StatusJson),
+            read=lambda answer: _progress(as_json(StatusJson)(answer), query_id=query_id),
         )
-        return _progress(status, query_id=query_id)
 
     def rows(self, query_id: str, columns: Sequence[str], *, offset: int, limit: int) -> Rows:
         def read(answer: Answer) -> Rows:

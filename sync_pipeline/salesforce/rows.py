@@ -95,7 +95,7 @@ def decode_rows(body: bytes, columns: Sequence[str], *, must_hold: bool = False)
         try:
             answer = _decoded(body, len(columns))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadAnswer(f"rows that are not the expected JSON ({error})") from None
+            raise BadAnswer(f"rows (`data`) that are not the expected JSON ({error})") from None
         rows = answer.data or []
         if answer.data is None and must_hold:
             raise BadAnswer("an answer that has no `data`")
