@@ -228,7 +228,7 @@ class Soql:
             for record in self._query("SELECT Name FROM Organization"):
                 if name := _text(_value(record, "Name")):
                     return name
-        except (RequestRefused, RightsError, WireError) as error:
+        except (RequestRefused, RightsError) as error:
             log.debug("the org's name cannot be read: %s", error.message)
         return urlsplit(self._session.instance_url).hostname or self._session.instance_url
 
