@@ -9,6 +9,7 @@ the whole night.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from sync_pipeline.domain.errors import (
     Unreadable,
     WireError,
 )
+from sync_pipeline.domain.fates import Fate, patterns
 from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, UploadPart
 from sync_pipeline.domain.night import JobEntry
 from sync_pipeline.domain.plan import Plan, PlannedRange
@@ -33,7 +35,7 @@ from sync_pipeline.engine.budget import check_calls, check_disk
 from sync_pipeline.engine.equality import Equality
 from sync_pipeline.engine.planning import PART_BYTES
 from sync_pipeline.engine.walls import Walls
-from sync_pipeline.salesforce.bulk import TRANSIENT_CODES, render_csv
+from sync_pipeline.salesforce.bulk import render_csv
 from sync_pipeline.staging.range_store import RangeStore, Which
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,13 @@ FEW_ROWS, FEW_SHARE = 20, 0.01
 each other more than of anybody else, so their waits begin short, and grow to those of a storm."""
 FEW_PAUSES = (1, 4, 8, 120, 480)
 """Such waits in the same measure; the last one repeats. Whoever has lost three times is in the way of somebody else."""
+TRANSIENT = patterns(Fate.AGAIN, Fate.APART)
+"""Errors of rows that are worth sending again."""
+CHUNK_ROWS = 200
+"""Rows that the org saves in one transaction, and so under one set of governor limits; a smaller job is a smaller one:
+https://developer.salesforce.com/docs/atlas.en-us.apexcode.meta/apexcode/apex_gov_limits.htm"""
+APART_PARTS = 200
+"""Parts that a round cuts at most of rows that met such a limit. When there are more of them, parts are larger."""
 PERMANENT_JOB_ERRORS = ("InvalidBatch", "ClientInputError")
 """Job errors that the same file would meet again."""
 FINDS_NOTHING = 404
@@ -189,6 +198,13 @@ class Loader:
         policy = self._walls.policy
         halvings = self._store.retries + 1 if which == "transient" else 0
         part_rows = policy.batch_rows if serial else max(policy.part_rows >> halvings, policy.batch_rows)
+        apart = self._store.transient_by(patterns(Fate.APART)) if which == "transient" else None
+        together = apart_rows(len(apart) if apart is not None else 0, halvings=halvings)
+        if apart is not None and len(apart):
+            log.info(
+                "range %s: %d of the rows met a limit together and are sent in jobs of %d",
+                self._planned.partition, len(apart), together,
+            )  # fmt: skip
         with self._walls.sorting():
             check_disk(self._walls, self._plan, needed=rows * PART_BYTES)
             self._store.cut_round(
@@ -202,6 +218,8 @@ class Loader:
                 heavy_rows=policy.batch_rows,
                 serial=serial,
                 render=self._render,
+                apart=apart,
+                apart_rows=together,
             )
 
     def _render(self, frame: pl.DataFrame, path: Path) -> tuple[int, int]:
@@ -415,7 +433,7 @@ class Loader:
                         successes=results.successes,
                         failures=results.failures,
                         unprocessed=results.unprocessed,
-                        transient=TRANSIENT_CODES,
+                        transient=TRANSIENT,
                         matched=self._equality.matched,
                     )
             except RequestRefused as error:
@@ -430,7 +448,7 @@ class Loader:
         log.warning("the results of job %s cannot be read; its %d rows are sent again: %s", job.id, part.rows, reason)
         with self._walls.holding():
             return self._store.record_outcomes(
-                part, job.id, successes=(), failures=(), unprocessed=(), transient=TRANSIENT_CODES
+                part, job.id, successes=(), failures=(), unprocessed=(), transient=TRANSIENT
             )
 
     # jobs of a run that died
@@ -468,6 +486,11 @@ class Loader:
         return self._flight(part, entry.intent, job)
 
 
+def apart_rows(rows: int, *, halvings: int) -> int:
+    """How many of so many rows that met a limit of one transaction may share a job after so many halvings of a chunk."""
+    return max(CHUNK_ROWS >> halvings, math.ceil(rows / APART_PARTS), 1)
+
+
 def find_job(walls: Walls, job_id: str) -> IngestJob | None:
     """The job as the org describes it, or ``None`` when the org does not know it (any more)."""
     try:
@@ -494,7 +517,8 @@ def _abort_lost(walls: Walls, entries: list[JobEntry]) -> None:
         return
     since = min(entry.intended_at for entry in lost) - CLOCK_SKEW
     for job in walls.bulk.jobs():
-        is_ours = job.created_by == walls.session.user_id and job.object == walls.mapping.target_object
+        # An org that names neither us nor the owner of a job has not said that it is ours.
+        is_ours = job.created_by == walls.session.user_id != "" and job.object == walls.mapping.target_object
         is_open_upsert = job.operation == "upsert" and job.state is JobState.OPEN
         is_new = job.created_at is not None and job.created_at >= since
         if is_ours and is_open_upsert and is_new and not walls.book.knows_job(job.id):

@@ -73,7 +73,7 @@ def _measure(walls: Walls, night: NightEntry, on_event: Callable[[str], None]) -
 
 def _wait_for_jobs(walls: Walls, plan_id: str) -> None:
     """Jobs that ranges left behind when they were given up or held must not write while the org is read."""
-    deadline = walls.clock() + LETTING_GO_SECONDS
+    deadline, pause = walls.clock() + LETTING_GO_SECONDS, walls.policy.poll_seconds
     for entry in walls.book.jobs(plan_id, open_only=True):
         if not entry.job_id or entry.state in ENDED:
             continue
@@ -82,7 +82,8 @@ def _wait_for_jobs(walls: Walls, plan_id: str) -> None:
                 if walls.clock() > deadline:
                     log.warning("job %s is %s and does not end; the org is measured all the same", job.id, job.state)
                     return
-                walls.sleep(walls.policy.poll_seconds)
+                walls.sleep(pause)
+                pause = min(pause * 2, walls.policy.poll_seconds_max)
         except SyncError as error:
             walls.interruption.check()
             log.warning("job %s could not be looked at: %s", entry.job_id, error.message)

@@ -15,7 +15,7 @@ from typing import Final
 
 import polars as pl
 
-from sync_pipeline.domain.errors import PlanRefused, RequestRefused, RightsError
+from sync_pipeline.domain.errors import PlanRefused, RequestRefused, RightsError, WireError
 from sync_pipeline.domain.keys import KeyRange, cover
 from sync_pipeline.domain.ledger import IngestJob, JobState, Verdict
 from sync_pipeline.domain.mapping import TargetObject
@@ -122,7 +122,7 @@ def _others(walls: Walls) -> tuple[list[str], list[str]]:
     told: list[str] = []
     try:
         jobs = other_jobs(walls)
-    except (RightsError, RequestRefused) as error:
+    except (RightsError, RequestRefused, WireError) as error:
         jobs, told = [], [f"Ingest jobs of others cannot be seen by this user ({error.message})"]
     loading = [
         f"Ingest job {job.id} ({job.operation}, {job.state.value}, by {job.created_by or 'somebody'}) loads {job.object} too."

@@ -7,7 +7,8 @@ that one job, which is asked when no other job is left, or when the list is so l
 A look too many costs a call, and one that comes too late costs time only near the end, when the org runs out of work.
 So the watch guesses when the org will be through with everything, from the rows that it has got through so far, and looks
 again when half of the time until then is over; when the guess has passed, after an eighth of the time since it last saw
-any progress. Before there is any, each pause is as long as all before it.
+any progress. Before there is any, each pause is as long as all before it. Whatever the org says, a dozen looks at which no
+job has ended are followed by none sooner than after a second.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ HASTE = 1 / 2
 """Share of the time left by the guess after which the watch looks again."""
 DOUBT = 1 / 8
 """The same share of the time without any progress, when the guess has passed."""
+QUICK_LOOKS = 12
+"""So many looks in a row may find no job that has ended before none is taken sooner than after ``STEADY_SECONDS``: what a
+stuck job says of itself must not keep us asking."""
+STEADY_SECONDS = 1.0
 PRECISION = 1 / 400
 """Share of the time that the org has been at work below which no pause needs to be: nobody minds so little."""
 
@@ -62,6 +67,7 @@ class Watch:
         # Readings of the clock, and rows, since the org was last without any work of ours.
         self._since = self._seen_at = self._progress_at = self._due = 0.0
         self._rows_ended = 0
+        self._looks_in_vain = 0
 
     @contextmanager
     def over(self, walls: Walls, jobs: Sequence[tuple[IngestJob, int]]) -> Iterator[None]:
@@ -82,6 +88,7 @@ class Watch:
         self._since = self._seen_at = self._progress_at = walls.clock()
         self._due = self._since + walls.policy.poll_seconds
         self._rows_ended = 0
+        self._looks_in_vain = 0
 
     def seen(self, job_id: str) -> IngestJob:
         """The job as it was last seen; raises ``RequestRefused`` when the org has refused to tell."""
@@ -168,9 +175,12 @@ class Watch:
         now: float,
     ) -> None:
         moves = 0
+        self._looks_in_vain += 1
         for job_id, watched in flying.items():
             watched.refused = refused.get(job_id)
             watched.job = job = found.get(job_id, watched.job)
+            if job.state.is_terminal:
+                self._looks_in_vain = 0
             if job.state is JobState.JOB_COMPLETE:
                 self._rows_ended += watched.rows
             moves += job.state.is_terminal or job.processed > watched.processed
@@ -190,4 +200,6 @@ class Watch:
             ends_at = self._progress_at + rows_left / rows_done * (self._progress_at - self._since)
             pause = max(HASTE * (ends_at - self._seen_at), DOUBT * (self._seen_at - self._progress_at))
         shortest = max(policy.poll_seconds, PRECISION * (self._seen_at - self._since))
+        if self._looks_in_vain >= QUICK_LOOKS:
+            shortest = max(shortest, STEADY_SECONDS)
         return min(max(pause, shortest), policy.poll_seconds_max)

@@ -2,19 +2,27 @@
 
 A body is believed only when it has the announced length, a whole gzip stream, the right media type and no more bytes
 than its bound. Anything else raises ``BadAnswer``, which ``session.py`` treats like an answer that was lost.
+
+Of what JSON says no more is believed than is needed. A shape names the fields that are read; one that has a default may
+be missing, null, or of a type that a later version of the API has given it, and one without is named when it is not
+there. What no shape names is never looked at.
 """
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, TypeVar, cast
+from types import UnionType
+from typing import IO, Any, TypeVar, Union, cast, get_args, get_origin
 
 import httpx
 import msgspec
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
 """Largest decoded answer that is read into memory; a page of rows is 2 to 20 MB."""
@@ -111,8 +119,64 @@ def decode_json(body: bytes, shape: type[T]) -> T:
     """JSON of that shape, or ``BadAnswer``."""
     try:
         return msgspec.json.decode(body, type=shape, strict=False)
+    except msgspec.ValidationError:
+        return cast("T", believed(decode_plain(body), shape))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadAnswer(f"an answer that is not the expected JSON ({error})") from None
+
+
+def decode_plain(body: bytes, *, float_hook: Callable[[str], Any] | None = None) -> Any:
+    """JSON of any shape, or ``BadAnswer``."""
+    try:
+        return msgspec.json.Decoder(float_hook=float_hook).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadAnswer(f"an answer that is not the expected JSON ({error})") from None
+
+
+def believed(value: Any, shape: Any, *, where: str = "") -> Any:
+    """A decoded value as that shape, after a strict decoder has refused it. ``where`` is its path, like ``status.rowCount``.
+
+    A field with a default takes it when it is missing, null or cannot be read. Raises ``BadAnswer``, which names the one
+    field that cannot be done without.
+    """
+    origin, arguments = get_origin(shape), get_args(shape)
+    if origin in (Union, UnionType):
+        return _first_believed(value, arguments, where=where)
+    if origin is list and isinstance(value, list):
+        return [believed(item, arguments[0], where=f"{where}[]") for item in value]
+    if isinstance(shape, type) and issubclass(shape, msgspec.Struct) and isinstance(value, dict):
+        return shape(**_believed_fields(value, shape, where=where))
+    try:
+        return msgspec.convert(value, shape, strict=False)
+    except msgspec.ValidationError:
+        raise BadAnswer(f"an answer whose `{where}` cannot be read" if where else "an answer of another form") from None
+
+
+def _first_believed(value: Any, shapes: Iterable[Any], *, where: str) -> Any:
+    failure = BadAnswer("an answer of another form")
+    for shape in shapes:
+        try:
+            return believed(value, shape, where=where)
+        except BadAnswer as error:
+            failure = error
+    raise failure
+
+
+def _believed_fields(value: dict[str, Any], shape: type[msgspec.Struct], *, where: str) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for field in msgspec.structs.fields(shape):
+        place = f"{where}.{field.encode_name}" if where else field.encode_name
+        item = value.get(field.encode_name)
+        try:
+            if item is None and field.required:
+                raise BadAnswer(f"an answer that has no `{place}`")
+            if item is not None:
+                given[field.name] = believed(item, field.type, where=place)
+        except BadAnswer as error:
+            if field.required:
+                raise
+            log.debug("%s; it is read without", error.reason)
+    return given
 
 
 def json_body(answer: Answer) -> bytes:
@@ -159,10 +223,11 @@ def read_complaint(body: bytes) -> Complaint:
     """Code and message of an error body: an array of ``errorCode``/``message`` (REST), ``error``/``error_description``
     (OAuth), ``error``/``message``/``details`` (tenant host). Data Cloud puts a JSON text into ``message``."""
     try:
-        found = msgspec.json.decode(body, type=list[_ErrorObject] | _ErrorObject)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = decode_plain(body)
+        first = found[0] if isinstance(found, list) and found else found
+        return _unwrapped(_ErrorObject() if first == [] else believed(first, _ErrorObject))
+    except BadAnswer:
         return _unreadable(body)
-    return _unwrapped(found) if isinstance(found, _ErrorObject) else _unwrapped(found[0] if found else _ErrorObject())
 
 
 def _unreadable(body: bytes) -> Complaint:
@@ -175,8 +240,8 @@ def _unwrapped(error: _ErrorObject) -> Complaint:
     message = error.message or error.error_description or ""
     if message.lstrip().startswith("{"):
         try:
-            inner = msgspec.json.decode(message, type=_ErrorObject)
-        except (msgspec.DecodeError, RecursionError):
+            inner = decode_json(message.encode("utf-8", "surrogatepass"), _ErrorObject)
+        except BadAnswer:
             return Complaint(code, message)
         inner_message = inner.message or inner.error_description
         if inner_message:

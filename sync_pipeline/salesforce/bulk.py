@@ -59,32 +59,21 @@ NO_LOCATOR = "null"
 PAGES_AT_ONCE = 3
 """Pages of a result on their way at the same time; each lies on disk until it is read."""
 
-TRANSIENT_CODES: frozenset[str] = frozenset(
-    {
-        "UNABLE_TO_LOCK_ROW",
-        "REQUEST_RUNNING_TOO_LONG",
-        "QUERY_TIMEOUT",
-        "SERVER_UNAVAILABLE",
-        "UNKNOWN_EXCEPTION",
-        "TXN_LOCK_TIMEOUT",
-    }
-)
-"""Codes of row failures that can pass: the row is worth sending again."""
-
 
 class JobJson(msgspec.Struct):
-    """An ingest or query job as the org describes it; counts are missing while it is open."""
+    """An ingest or query job as the org describes it; counts are missing while it is open, and jobs of others may lack
+    anything (those of a query have no ``object``, for one)."""
 
-    id: str
-    state: str
-    object: str = ""
-    operation: str = ""
-    createdDate: str = ""
-    createdById: str = ""
-    numberRecordsProcessed: int = 0
-    numberRecordsFailed: int = 0
-    retries: int = 0
-    totalProcessingTime: int = 0
+    id: str | None = None
+    state: str | None = None
+    object: str | None = None
+    operation: str | None = None
+    createdDate: str | None = None
+    createdById: str | None = None
+    numberRecordsProcessed: int | None = None
+    numberRecordsFailed: int | None = None
+    retries: int | None = None
+    totalProcessingTime: int | None = None
     errorMessage: str | None = None
 
 
@@ -92,7 +81,7 @@ class JobsJson(msgspec.Struct):
     """One page of the list of jobs."""
 
     records: list[JobJson]
-    done: bool = True
+    done: bool | None = None
     nextRecordsUrl: str | None = None
 
 
@@ -106,7 +95,7 @@ class PagesJson(msgspec.Struct):
     """Where up to five pages are, and where the list goes on."""
 
     resultPages: list[PageJson]
-    done: bool = True
+    done: bool | None = None
     nextRecordsUrl: str | None = None
 
 
@@ -136,21 +125,21 @@ class Bulk:
 
     def create(self) -> IngestJob:
         """A new job in state Open. Sent once: when the answer may be lost, ``WireError``, and a job may be left over."""
-        return self._create({"operation": "upsert", "externalIdFieldName": self._key})
+        return self._create("upsert", {"externalIdFieldName": self._key})
 
     def create_deletion(self) -> IngestJob:
         """As ``create``, a job that deletes the records whose ids are uploaded (header ``Id``) into the recycle bin."""
-        return self._create({"operation": "delete"})
+        return self._create("delete", {})
 
-    def _create(self, what: dict[str, str]) -> IngestJob:
+    def _create(self, operation: str, what: dict[str, str]) -> IngestJob:
         form = {"contentType": "CSV", "columnDelimiter": "COMMA", "lineEnding": "LF"}
         return self._session.send(
             "POST",
             "/jobs/ingest",
             endpoint="ingest create",
-            json={"object": self._object, **what, **form},
+            json={"object": self._object, "operation": operation, **what, **form},
             repeat=False,
-            read=_read_job,
+            read=_read_created,
         )
 
     def upload(self, job_id: str, path: Path) -> None:
@@ -202,7 +191,9 @@ class Bulk:
 
     def info(self, job_id: str) -> IngestJob:
         """The job's state and counters. Raises ``RequestRefused`` with status 404 when the org does not know it."""
-        return self._session.send("GET", f"/jobs/ingest/{path_part(job_id)}", endpoint="ingest poll", read=_read_job)
+        return self._session.send(
+            "GET", f"/jobs/ingest/{path_part(job_id)}", endpoint="ingest poll", read=_job_of(job_id)
+        )
 
     def jobs(self) -> Iterator[IngestJob]:
         """Every Bulk API 2.0 ingest job the org still lists, of all users; the list holds no counters."""
@@ -218,8 +209,8 @@ class Bulk:
             page = self._session.send(
                 "GET", "/jobs/ingest", endpoint="ingest list", params=params, read=as_json(JobsJson)
             )
-            yield [_job(record) for record in page.records if record.state in set(JobState)]
-            if page.done:
+            yield [job for record in page.records if (job := _listed(record)) is not None]
+            if _is_last(page):
                 return
             # Only the locator is taken from the URL, never the URL itself.
             locator = _parameters(page.nextRecordsUrl or "", ("queryLocator",)).get("queryLocator", "")
@@ -288,14 +279,16 @@ class Bulk:
             yield file
 
     def _change(self, job_id: str, state: JobState, *, repeat: bool) -> IngestJob:
-        return self._session.send(
+        """The job as it is after the change; when the answer does not say, the org is asked for it."""
+        record = self._session.send(
             "PATCH",
             f"/jobs/ingest/{path_part(job_id)}",
             endpoint="ingest close",
             json={"state": str(state)},
             repeat=repeat,
-            read=_read_job,
+            read=as_json(JobJson),
         )
+        return self.info(job_id) if record.state is None else _job(job_id, _state(job_id, record.state), record)
 
     # Query jobs.
 
@@ -316,7 +309,7 @@ class Bulk:
             "/jobs/query",
             endpoint="query job",
             json={"operation": "query", "query": soql, "contentType": "CSV", "lineEnding": "LF"},
-            read=as_json(JobJson),
+            read=_read_created,
         )
         try:
             job = self._finished(created.id)
@@ -342,7 +335,9 @@ class Bulk:
         deadline = self._session.clock() + QUERY_SECONDS
         pause = POLL_SECONDS
         while True:
-            job = self._session.send("GET", f"/jobs/query/{path_part(job_id)}", endpoint="query job", read=_read_job)
+            job = self._session.send(
+                "GET", f"/jobs/query/{path_part(job_id)}", endpoint="query job", read=_query_of(job_id)
+            )
             if job.state is JobState.JOB_COMPLETE:
                 return job
             if job.state.is_terminal:
@@ -374,7 +369,7 @@ class Bulk:
                 return None
             # Only the parameters are taken from a URL, never the URL itself.
             places += [_parameters(page.resultUrl, ("locator", "maxRecords")) for page in listed.resultPages]
-            if listed.done:
+            if _is_last(listed):
                 break
             locator = _parameters(listed.nextRecordsUrl or "", ("locator",)).get("locator", "")
             if not locator or locator in seen or len(seen) >= JOB_PAGES_MAX:
@@ -519,25 +514,74 @@ def _counted(frames: Iterator[pl.DataFrame], announced: int, job_id: str) -> Ite
         raise WireError(f"Query job {job_id}: a page of {announced} rows came with {rows}.", hint="Run it again.")
 
 
-def _read_job(answer: Answer) -> IngestJob:
+def _is_last(page: JobsJson | PagesJson) -> bool:
+    return page.nextRecordsUrl is None if page.done is None else page.done
+
+
+def _read_created(answer: Answer) -> IngestJob:
+    """A job that was just made: of what the answer says of it only its id is needed."""
     record = as_json(JobJson)(answer)
-    if record.state not in set(JobState):
-        raise BadAnswer(f"a job in the unknown state {record.state!r}")
-    return _job(record)
+    if not record.id:
+        raise BadAnswer("an answer that has no `id`")
+    return _job(record.id, JobState.OPEN, record)
 
 
-def _job(record: JobJson) -> IngestJob:
+def _job_of(job_id: str) -> Callable[[Answer], IngestJob]:
+    """Reads the answer for one of our own jobs."""
+
+    def read(answer: Answer) -> IngestJob:
+        record = as_json(JobJson)(answer)
+        if record.state is None:
+            raise BadAnswer("an answer that has no `state`")
+        return _job(job_id, _state(job_id, record.state), record)
+
+    return read
+
+
+def _query_of(job_id: str) -> Callable[[Answer], IngestJob]:
+    """The same for a query job, whose rows are counted against what the org says of it."""
+
+    def read(answer: Answer) -> IngestJob:
+        record = as_json(JobJson)(answer)
+        if record.state is None:
+            raise BadAnswer("an answer that has no `state`")
+        job = _job(job_id, _state(job_id, record.state), record)
+        if job.state is JobState.JOB_COMPLETE and record.numberRecordsProcessed is None:
+            raise BadAnswer("an answer that has no `numberRecordsProcessed`")
+        return job
+
+    return read
+
+
+def _state(job_id: str, word: str) -> JobState:
+    """The state of one of our own jobs. One that is not known here is no end of it: the job is waited for."""
+    try:
+        return JobState(word)
+    except ValueError:
+        log.warning("job %s is in the unknown state %s; it is waited for", job_id, word)
+        return JobState.IN_PROGRESS
+
+
+def _listed(record: JobJson) -> IngestJob | None:
+    """A job of anybody's, or ``None`` when it is of no kind that is known here."""
+    if not record.id or record.state not in set(JobState):
+        log.debug("the list of ingest jobs names %s in the state %s; it is skipped", record.id, record.state)
+        return None
+    return _job(record.id, JobState(record.state), record)
+
+
+def _job(job_id: str, state: JobState, record: JobJson) -> IngestJob:
     return IngestJob(
-        id=record.id,
-        state=JobState(record.state),
-        object=record.object,
-        operation=record.operation,
-        created_at=_instant(record.createdDate),
-        created_by=record.createdById,
-        processed=record.numberRecordsProcessed,
-        failed=record.numberRecordsFailed,
-        retries=record.retries,
-        processing_ms=record.totalProcessingTime,
+        id=job_id,
+        state=state,
+        object=record.object or "",
+        operation=record.operation or "",
+        created_at=_instant(record.createdDate or ""),
+        created_by=record.createdById or "",
+        processed=record.numberRecordsProcessed or 0,
+        failed=record.numberRecordsFailed or 0,
+        retries=record.retries or 0,
+        processing_ms=record.totalProcessingTime or 0,
         error=record.errorMessage or "",
     )
 

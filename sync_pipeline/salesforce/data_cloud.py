@@ -123,7 +123,11 @@ class DataCloud:
                 hint="Check [source] object in the mapping (SYNC_MAPPING) and DATA_CLOUD_DATASPACE.",
             ) from None
         if not submitted.columns:
-            raise WireError(f"Data Cloud did not name the columns of {self._object}.", hint="Try again.")
+            raise WireError(
+                f"Data Cloud did not name the columns of {self._object}: the answer to query-sql has no `metadata` with "
+                "the `name` of each column.",
+                hint="Try again.",
+            )
         self._described = dict(submitted.columns)
         return dict(submitted.columns)
 

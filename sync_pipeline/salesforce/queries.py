@@ -10,6 +10,7 @@ Query V3: https://developer.salesforce.com/docs/data/data-cloud-query-guide/refe
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from sync_pipeline.salesforce.answer import Answer, BadAnswer, as_json, decode_j
 from sync_pipeline.salesforce.rows import StatusJson, decode_rows
 from sync_pipeline.salesforce.session import Session, path_part
 
+log = logging.getLogger(__name__)
+
 WORKLOAD = "sync-pipeline"
 """Named on every call, so that an administrator sees whose statements these are."""
 WAIT_MS = 10_000
@@ -29,6 +32,10 @@ WAIT_MS = 10_000
 PAGE_BYTES = 20_000_000
 """The most bytes V3 puts into one page."""
 ARROW = "application/vnd.apache.arrow.stream"
+COMPLETE = ("resultsproduced", "finished")
+UNFINISHED = ("running", "unspecified", "runningorunspecified")
+FAILED = ("failed", "canceled", "cancelled")
+"""States of a statement, without underscores and letter case. One that is not listed is waited for, up to the deadline."""
 PARAMETER_NAME = re.compile(r"p_[a-z]+[0-9]*")
 """How every parameter is named. Hyper takes three of four ordinary words for keywords and refuses those as names
 (``:after``, ``:through``, ``:last``, ``:value``: 42601); none of its keywords begins like this."""
@@ -142,7 +149,7 @@ class ConnectQueries:
     def rows(self, query_id: str, columns: Sequence[str], *, offset: int, limit: int) -> Rows:
         def read(answer: Answer) -> Rows:
             body = json_body(answer)
-            return _some(Rows(decode_rows(body, columns)[1], len(body)))
+            return _some(Rows(decode_rows(body, columns, must_hold=True)[1], len(body)))
 
         return self._session.send(
             "GET",
@@ -198,16 +205,15 @@ class TenantQueries:
         )
 
     def poll(self, query_id: str) -> Progress:
-        status = self._session.send(
+        return self._session.send(
             "GET",
             f"/api/v3/query/{path_part(query_id)}",
             host="tenant",
             endpoint="v3 query",
             params={"waitTimeMs": str(WAIT_MS)},
             headers=self._headers,
-            read=as_json(StatusJson),
+            read=lambda answer: _progress(as_json(StatusJson)(answer), query_id=query_id),
         )
-        return _progress(status, query_id=query_id)
 
     def rows(self, query_id: str, columns: Sequence[str], *, offset: int, limit: int) -> Rows:
         def read(answer: Answer) -> Rows:
@@ -242,11 +248,18 @@ class _NestedStatus(StatusJson):
 def _progress(status: StatusJson, *, query_id: str) -> Progress:
     """Both spellings: ``ResultsProduced`` and ``RESULTS_PRODUCED``."""
     word = status.completionStatus.replace("_", "").lower()
-    if not query_id or not word:
-        raise BadAnswer("a statement without id or status")
-    if word in ("failed", "canceled", "cancelled"):
+    if not query_id:
+        raise BadAnswer("an answer that has no `queryId`, nor a `status` that holds one")
+    if not word:
+        raise BadAnswer("an answer that has no `completionStatus`")
+    if word in FAILED:
         raise RequestRefused(f"The statement {query_id} ended as {status.completionStatus}.", hint="Run it again.")
-    return Progress(query_id, is_complete=word in ("resultsproduced", "finished"), rows=status.rowCount)
+    is_complete = word in COMPLETE
+    if not is_complete and word not in UNFINISHED:
+        log.debug("statement %s is in the unknown state %s; it is waited for", query_id, status.completionStatus)
+    if is_complete and status.rowCount is None:  # 0 would be a result without rows
+        raise BadAnswer("an answer that has no `rowCount`")
+    return Progress(query_id, is_complete=is_complete, rows=status.rowCount or 0)
 
 
 def _some(rows: Rows) -> Rows:

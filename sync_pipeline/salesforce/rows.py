@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import polars as pl
 
-from sync_pipeline.salesforce.answer import BadAnswer
+from sync_pipeline.salesforce.answer import BadAnswer, believed
 
 FRAME_ROWS = 2000
 
@@ -42,13 +42,12 @@ class StatusJson(msgspec.Struct):
 
     queryId: str = ""
     completionStatus: str = ""
-    rowCount: int = 0
+    rowCount: int | None = None
 
 
-class RowsJson(msgspec.Struct, Generic[Row]):
-    """What the Query APIs answer: rows, their columns, and for a submitted Connect statement its status."""
+class HeadJson(msgspec.Struct):
+    """What the Query APIs answer beside rows: their columns, and for a submitted Connect statement its status."""
 
-    data: list[Row] | None = None
     metadata: list[ColumnJson] | ColumnsJson | None = None
     returnedRows: int | None = None
     status: StatusJson | None = None
@@ -58,6 +57,12 @@ class RowsJson(msgspec.Struct, Generic[Row]):
         """Column name to SQL type; empty when the answer does not say."""
         listed = self.metadata.columns if isinstance(self.metadata, ColumnsJson) else self.metadata
         return {column.name: column.type for column in listed or ()}
+
+
+class RowsJson(HeadJson, Generic[Row]):
+    """The same with its rows."""
+
+    data: list[Row] | None = None
 
 
 _one_at_a_time = threading.Lock()
@@ -80,19 +85,21 @@ def decoding() -> Iterator[None]:
                 gc.enable()
 
 
-def decode_rows(body: bytes, columns: Sequence[str]) -> tuple[RowsJson[Any], pl.DataFrame]:
+def decode_rows(body: bytes, columns: Sequence[str], *, must_hold: bool = False) -> tuple[HeadJson, pl.DataFrame]:
     """The answer and its rows as a frame of text columns, named ``columns`` by position.
 
     Raises ``BadAnswer`` when a row has another width or a value that is not text, or rows were announced that are not
-    there.
+    there; and, where it ``must_hold`` some, when there are no rows at all.
     """
     with decoding():
         try:
-            answer = _decoder(len(columns)).decode(body)
+            answer = _decoded(body, len(columns))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadAnswer(f"rows that are not the expected JSON ({error})") from None
+            raise BadAnswer(f"rows (`data`) that are not the expected JSON ({error})") from None
         rows = answer.data or []
-        if answer.returnedRows is not None and answer.returnedRows != len(rows):
+        if answer.data is None and must_hold:
+            raise BadAnswer("an answer that has no `data`")
+        if answer.data is not None and answer.returnedRows is not None and answer.returnedRows != len(rows):
             raise BadAnswer(f"{len(rows)} rows where {answer.returnedRows} were announced")
         frame = _frame(rows, columns)
         answer.data = None
@@ -100,10 +107,27 @@ def decode_rows(body: bytes, columns: Sequence[str]) -> tuple[RowsJson[Any], pl.
     return answer, frame
 
 
+def _decoded(body: bytes, width: int) -> RowsJson[Any]:
+    try:
+        return _decoder(width).decode(body)
+    except msgspec.ValidationError:
+        # What stands beside the rows may be of any type; the rows themselves may not.
+        parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        rows = _row_decoder(width).decode(parts.pop("data", b"null"))
+        head = believed({name: msgspec.json.decode(part) for name, part in parts.items()}, HeadJson)
+        return RowsJson(head.metadata, head.returnedRows, head.status, head.queryId, rows)
+
+
 @cache
 def _decoder(width: int) -> msgspec.json.Decoder[RowsJson[Any]]:
     row: Any = tuple[(str | None,) * width]  # type: ignore[misc]
     return msgspec.json.Decoder(RowsJson[row], strict=False)
+
+
+@cache
+def _row_decoder(width: int) -> msgspec.json.Decoder[list[Any] | None]:
+    row: Any = tuple[(str | None,) * width]  # type: ignore[misc]
+    return msgspec.json.Decoder(list[row] | None, strict=False)
 
 
 def _frame(rows: list[tuple[str | None, ...]], columns: Sequence[str]) -> pl.DataFrame:

@@ -19,9 +19,9 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
@@ -70,8 +70,26 @@ RETRY_SECONDS = 300.0
 BACKOFF_SECONDS = 0.5
 """Upper bound of the first pause; it doubles with each try. The pause itself is drawn between 0 and the bound."""
 BACKOFF_SECONDS_MAX = 30.0
-RETRY_AFTER_SECONDS_MAX = 60.0
-"""How much of a ``Retry-After`` is honoured."""
+RETRY_AFTER_SECONDS_MAX = 300.0
+"""The longest ``Retry-After`` that is waited for. An org that asks for more is not asked again by this request: the night
+parks and looks again later."""
+RETRY_AFTER_SECONDS_ALL = 900.0
+"""All waits of one request that the org asked for; they count neither as tries nor into ``RETRY_SECONDS``."""
+RETRY_AFTER_WAITS = 30
+"""How many of them: an org that asks for no wait at all, again and again, is not asked for ever."""
+RETRY_AFTER_STATUSES = frozenset({429, 503})
+"""Statuses with which ``Retry-After`` means that nothing was done and when to come back, whatever the error code says:
+https://www.rfc-editor.org/rfc/rfc9110#name-retry-after, https://www.rfc-editor.org/rfc/rfc6585#section-4"""
+NAME_TRIES = 2
+"""How often a name is looked up whose server does not answer, before anybody has logged in."""
+UNKNOWN_NAME = frozenset(
+    {
+        socket.EAI_NONAME,
+        getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
+        getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME),
+    }
+)
+"""Errors of a look-up that will say the same again: there is no such host, or it has no address."""
 LOGINS_PER_REQUEST = 3
 """New logins one request may cause, given that each token had worked in between; else one."""
 TENANT_TOKEN_MARGIN_SECONDS = 60.0
@@ -151,6 +169,9 @@ class Trouble:
     status: int | None = None
     code: str = ""
     retry_after: float | None = None
+    """Seconds, when the org asked to be asked again after so many and is taken at its word."""
+    name_error: int | None = None
+    """What the look-up of the host's name failed with, one of ``socket.EAI_*``."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +332,8 @@ class Session:
 
     def _repeat(self, request: _Request, read: Callable[[Answer], T]) -> T:
         started = self.clock()
-        tries = logins = 0
+        tries = logins = waits = 0
+        waited = 0.0
         while True:
             tries += 1
             generation, origin, token = self._authority(request.host)
@@ -326,9 +348,23 @@ class Session:
                 tries -= 1
                 continue
             may_repeat = outcome.fate is Fate.AGAIN or (outcome.fate is Fate.LOST and request.repeat)
-            pause = self._pause(tries, outcome)
-            if not may_repeat or tries >= TRIES or self.clock() - started + pause > RETRY_SECONDS:
-                self._fail(request, outcome, tries)
+            pause = self._pause(tries + waits, outcome)
+            if outcome.retry_after is not None:
+                if waits == RETRY_AFTER_WAITS or waited + pause > RETRY_AFTER_SECONDS_ALL:
+                    self._fail(request, replace(outcome, fate=Fate.LIMIT), tries + waits)
+                waits, waited, tries = waits + 1, waited + pause, tries - 1
+                log.warning(
+                    "%s: %s; the org asks to be asked again in %.1f s, wait %d (%.0f s in all)",
+                    request.endpoint, outcome.reason, pause, waits, waited,
+                )  # fmt: skip
+                self.sleep(pause)
+                continue
+            if (
+                not may_repeat
+                or tries >= self._tries(outcome)
+                or self.clock() - started - waited + pause > RETRY_SECONDS
+            ):
+                self._fail(request, outcome, tries + waits)
             log.warning(
                 "%s: %s; try %d of %d follows in %.1f s", request.endpoint, outcome.reason, tries + 1, TRIES, pause
             )
@@ -375,17 +411,23 @@ class Session:
             fate = Fate.AGAIN  # too many long requests at this moment, not a used-up day
         if fate is Fate.LOGIN and REST_UNUSABLE in complaint.message:
             fate = Fate.RIGHTS
+        retry_after = self._retry_after(answer)
+        if retry_after is not None:
+            is_day_over = status == 429 and self._is_used_up()
+            fate = Fate.LIMIT if is_day_over or retry_after > RETRY_AFTER_SECONDS_MAX else Fate.AGAIN
         reason = f"HTTP {status}"
         if 300 <= status < 400:
             reason += " (a redirect, which is not followed)"
         if complaint.code or complaint.message:
             reason += f" {complaint.code}: {complaint.message}" if complaint.code else f" {complaint.message}"
+        if retry_after is not None:
+            reason += f" (Retry-After: {retry_after:.0f} s)"
         return Trouble(
             fate,
             self._redacted(reason),
             status,
             complaint.code,
-            self._retry_after(answer.headers.get("retry-after", "")),
+            retry_after if fate is Fate.AGAIN else None,
         )
 
     def _exception_trouble(self, request: _Request, error: httpx.TransportError) -> Trouble:
@@ -395,13 +437,13 @@ class Session:
             fate = Fate.REFUSED  # the same certificate would be shown again
         if fate is Fate.LOST:
             self._count(request)
-        return Trouble(fate, self._redacted(reason))
+        return Trouble(fate, self._redacted(reason), name_error=_name_error(error))
 
     def _fail(self, request: _Request, trouble: Trouble, tries: int) -> NoReturn:
         what = f"{request.method} {request.path} ({request.endpoint})"
         if request.host == "login":
             self._fail_login(trouble)
-        if trouble.fate is Fate.LIMIT or trouble.code == "REQUEST_LIMIT_EXCEEDED":
+        if trouble.fate is Fate.LIMIT or CODE_RULES.get(trouble.code) is Fate.LIMIT:
             raise LimitExceeded(
                 f"{what}: {trouble.reason}.", hint="Wait for headroom; `sync-pipeline limits` shows what is left."
             )
@@ -428,8 +470,13 @@ class Session:
             raise CredentialsError(
                 f"The login at {where} was refused: {trouble.reason}.", hint=next_step(trouble.code, trouble.reason)
             )
-        if trouble.fate is Fate.LIMIT:
+        if trouble.fate is Fate.LIMIT and (trouble.status != 503 or self._tokens.generation):
             raise LimitExceeded(f"The login at {where} was refused: {trouble.reason}.", hint="Wait for headroom.")
+        if trouble.name_error is not None and self._tokens.generation == 0:
+            raise Unreachable(
+                f"The host {urlsplit(where).hostname} of the login URL is not found: {trouble.reason}.",
+                hint="Check SALESFORCE_LOGIN_URL, and whether this machine can look up names (DNS).",
+            )
         message = f"The login at {where} got no usable answer: {trouble.reason}."
         if self._tokens.generation == 0:
             raise Unreachable(message, hint="Check SALESFORCE_LOGIN_URL, the network, and the org's status page.")
@@ -564,18 +611,29 @@ class Session:
         drawn = bound * self._random()
         return drawn if trouble.retry_after is None else max(drawn, trouble.retry_after)
 
-    def _retry_after(self, header: str) -> float | None:
-        if not header:
+    def _tries(self, trouble: Trouble) -> int:
+        """How often a request that meets this trouble is sent. A name that was never found is not looked for six times;
+        in the middle of a night it is a connection like any other that cannot be made just now."""
+        if trouble.name_error is None or self._tokens.generation > 0:
+            return TRIES
+        return 1 if trouble.name_error in UNKNOWN_NAME else NAME_TRIES
+
+    def _is_used_up(self) -> bool:
+        """Whether the org's own count of its calls, as last told, says that none is left today."""
+        return self._limit_info is not None and self._limit_info[0] >= self._limit_info[1]
+
+    def _retry_after(self, answer: Answer) -> float | None:
+        """Seconds after which the org asks to be asked again; ``None`` when it does not, or in no form that is known."""
+        header = answer.headers.get("retry-after", "")
+        if not header or answer.status not in RETRY_AFTER_STATUSES:
             return None
         if re.fullmatch(r"[0-9]+", header.strip()):
-            seconds = float(header)
-        else:
-            try:
-                when = parsedate_to_datetime(header)
-            except ValueError:
-                return None
-            seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - self._epoch()
-        return max(0.0, min(seconds, RETRY_AFTER_SECONDS_MAX))
+            return float(header)
+        try:
+            when = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        return max((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - self._epoch(), 0.0)
 
     def _redacted(self, text: str) -> str:
         """The start of the text, without any secret that an answer may have echoed as it is or as a form holds it."""
@@ -592,10 +650,18 @@ def path_part(name: str) -> str:
     return quote(name, safe="%")
 
 
-def _is_certificate(error: BaseException | None) -> bool:
+def _is_certificate(error: BaseException) -> bool:
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+
+
+def _name_error(error: BaseException) -> int | None:
+    """The number of a look-up's failure among the causes of an error. The HTTP client wraps it twice."""
+    return next((cause.errno for cause in _causes(error) if isinstance(cause, socket.gaierror)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from or during, and so on."""
     seen = 0
     while error is not None and seen < 10:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+        yield error
         error, seen = error.__cause__ or error.__context__, seen + 1
-    return False

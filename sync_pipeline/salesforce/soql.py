@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -19,7 +20,7 @@ import polars as pl
 from sync_pipeline.domain.errors import MappingError, RequestRefused, RightsError, WireError
 from sync_pipeline.domain.keys import KeyRange, plain_number
 from sync_pipeline.domain.mapping import Mapping, NullPolicy, TargetField, TargetObject
-from sync_pipeline.salesforce.answer import Answer, BadAnswer, as_json, json_body
+from sync_pipeline.salesforce.answer import Answer, BadAnswer, as_json, believed, decode_plain, json_body
 from sync_pipeline.salesforce.session import Session
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ class QueryJson(msgspec.Struct):
     """One batch of a query."""
 
     totalSize: int
-    done: bool
-    records: list[dict[str, Any]]
+    done: bool | None = None
+    records: list[dict[str, Any]] | None = None
     nextRecordsUrl: str | None = None
 
 
@@ -68,20 +69,20 @@ class PicklistJson(msgspec.Struct):
 
 
 class FieldJson(msgspec.Struct):
-    """One field of a describe answer."""
+    """One field of a describe answer. What it does not say is taken in favour of the field: the org will judge."""
 
-    name: str
-    type: str
+    name: str = ""
+    type: str = ""
     label: str = ""
     length: int = 0
-    precision: int = 0
-    scale: int = 0
-    digits: int = 0
+    precision: int | None = None
+    scale: int | None = None
+    digits: int | None = None
     nillable: bool = True
     createable: bool = True
     updateable: bool = True
-    defaultedOnCreate: bool = False
-    externalId: bool = False
+    defaultedOnCreate: bool = True
+    externalId: bool | None = None
     idLookup: bool = False
     unique: bool = False
     caseSensitive: bool = False
@@ -95,8 +96,8 @@ class FieldJson(msgspec.Struct):
 class DescribeJson(msgspec.Struct):
     """The describe answer of an object."""
 
-    name: str
     fields: list[FieldJson]
+    name: str = ""
     keyPrefix: str | None = None
 
 
@@ -106,6 +107,15 @@ class RowErrorJson(msgspec.Struct):
     statusCode: str = "UNKNOWN"
     message: str = ""
     fields: list[str] = []
+
+
+NEEDED_BY_TYPE: AnyMapping[str, tuple[str, ...]] = {
+    "double": ("precision", "scale"),
+    "currency": ("precision", "scale"),
+    "percent": ("precision", "scale"),
+    "int": ("digits",),
+}
+"""What must be known of a field of this type before a value is sent to it, besides the type itself."""
 
 
 class SavedJson(msgspec.Struct):
@@ -139,11 +149,34 @@ class Soql:
                 f"The org has no object {self._object}, or the user may not see it.",
                 hint="Check [target] object in the mapping (SYNC_MAPPING).",
             ) from None
+        sent = {name.lower() for name in self._mapping.target_columns}
+        nameless = sum(not field.name for field in described.fields)
+        if nameless and not sent <= {field.name.lower() for field in described.fields}:
+            raise WireError(
+                f"The answer to describe has no `name` of {nameless} fields of {self._object}, among which mapped ones may be.",
+                hint="Try again.",
+            )
+        for field in described.fields:
+            if field.name.lower() in sent:
+                self._check_described(field)
         return TargetObject(
-            name=described.name,
+            name=described.name or self._object,
             key_prefix=described.keyPrefix or "",
-            fields={field.name: _target_field(field) for field in described.fields},
+            fields={field.name: _target_field(field) for field in described.fields if field.name},
         )
+
+    def _check_described(self, field: FieldJson) -> None:
+        """Raises ``WireError`` when the org does not say what has to be known of a field that is sent."""
+        lacking = [name for name in NEEDED_BY_TYPE.get(field.type, ()) if getattr(field, name) is None]
+        if not field.type:
+            lacking.append("type")
+        if field.name.lower() == self._key.lower() and field.externalId is None and not field.idLookup:
+            lacking.append("externalId")
+        if lacking:
+            raise WireError(
+                f"The answer to describe has no `{lacking[0]}` of the field {field.name} of {self._object}.",
+                hint="Look at the field in the org (Setup, Object Manager).",
+            )
 
     def count(self, key_range: KeyRange | None = None) -> int:
         """Rows of the target that have a key, in that range if one is given.
@@ -156,13 +189,13 @@ class Soql:
             conditions.append(f"{self._key} > {literal(key_range.after)}")
         if key_range is not None and key_range.through is not None:
             conditions.append(f"{self._key} <= {literal(key_range.through)}")
-        return self._page(f"SELECT COUNT() FROM {self._object} WHERE {' AND '.join(conditions)}").totalSize
+        return self._count(f"SELECT COUNT() FROM {self._object} WHERE {' AND '.join(conditions)}")
 
     def count_since(self, instant: datetime) -> int:
         """Rows of the target that have a key and that anybody has touched at that instant or later."""
         since = instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         where = f"{self._key} != null AND SystemModstamp >= {since}"
-        return self._page(f"SELECT COUNT() FROM {self._object} WHERE {where}").totalSize
+        return self._count(f"SELECT COUNT() FROM {self._object} WHERE {where}")
 
     def count_by(self, field: str) -> dict[str, int]:
         """Rows of the target that have a key, by the value of a field; null counts as empty text.
@@ -173,7 +206,7 @@ class Soql:
         counts: dict[str, int] = {}
         for record in self._query(soql):
             value = _text(_value(record, field)) or ""
-            counts[value] = counts.get(value, 0) + int(record["n"])
+            counts[value] = counts.get(value, 0) + _number(record, "n")
         return counts
 
     def rows_of(self, keys: Sequence[str], *, as_numbers: bool = False) -> pl.DataFrame:
@@ -193,12 +226,9 @@ class Soql:
 
     def limits(self) -> dict[str, Limit]:
         """The org's allocations by name. Raises ``RightsError`` without "View Setup and Configuration"."""
-        answer = self._session.send("GET", "/limits", endpoint="limits", read=as_json(dict[str, LimitJson]))
-        return {
-            name: Limit(limit.Max, limit.Remaining)
-            for name, limit in answer.items()
-            if limit.Max is not None and limit.Remaining is not None
-        }
+        answer = self._session.send("GET", "/limits", endpoint="limits", read=as_json(dict[str, Any]))
+        read = {name: _limit(entry) for name, entry in answer.items()}
+        return {name: limit for name, limit in read.items() if limit is not None}
 
     def organization(self) -> str:
         """The org's name, or the host it answers at when the name may not be read."""
@@ -222,7 +252,7 @@ class Soql:
                 sentences.append(
                     f"Scheduled Apex {name}, next at {_text(_value(record, 'NextFireTime')) or 'no set time'}."
                 )
-        except (RequestRefused, RightsError) as error:
+        except (RequestRefused, RightsError, WireError) as error:
             sentences.append(f"Scheduled Apex cannot be seen by this user ({error.message})")
         try:
             for record in self._query(
@@ -232,7 +262,7 @@ class Soql:
                 name = _text(_value(record, "ApexClass.Name")) or "unnamed"
                 kind, status = _text(_value(record, "JobType")), _text(_value(record, "Status"))
                 sentences.append(f"{kind} of Apex class {name} is {status}.")
-        except (RequestRefused, RightsError) as error:
+        except (RequestRefused, RightsError, WireError) as error:
             sentences.append(f"Running Apex cannot be seen by this user ({error.message})")
         return sentences
 
@@ -275,25 +305,30 @@ class Soql:
         return record
 
     def _query(self, soql: str) -> Iterator[dict[str, Any]]:
-        page = self._page(soql)
+        page = self._page(soql, read=_read_records)
         rows = 0
         while True:
-            rows += len(page.records)
-            yield from page.records
-            if page.done:
+            records = page.records or []
+            rows += len(records)
+            yield from records
+            if page.done or (page.done is None and page.nextRecordsUrl is None):
                 if rows != page.totalSize:
                     raise WireError(f"A query found {page.totalSize} rows, but {rows} came.", hint="Run it again.")
                 return
             locator = (page.nextRecordsUrl or "").rstrip("/").rpartition("/")[2]
-            if not locator or not page.records or rows >= page.totalSize:
+            if not locator or not records or rows >= page.totalSize:
                 raise WireError(
-                    f"A query goes on after {rows} of {page.totalSize} rows, but the org does not say where.",
+                    f"A query goes on after {rows} of {page.totalSize} rows, but the org does not say where: the answer to "
+                    "soql has no usable `nextRecordsUrl`.",
                     hint="Run it again.",
                 )
-            page = self._session.send("GET", f"/query/{quote(locator, safe='')}", endpoint="soql", read=_read_query)
+            page = self._session.send("GET", f"/query/{quote(locator, safe='')}", endpoint="soql", read=_read_records)
 
-    def _page(self, soql: str) -> QueryJson:
-        return self._session.send("GET", "/query", endpoint="soql", params={"q": soql}, read=_read_query)
+    def _count(self, soql: str) -> int:
+        return self._page(soql, read=_read_query).totalSize
+
+    def _page(self, soql: str, *, read: Callable[[Answer], QueryJson]) -> QueryJson:
+        return self._session.send("GET", "/query", endpoint="soql", params={"q": soql}, read=read)
 
 
 def literal(text: str) -> str:
@@ -328,10 +363,36 @@ _QUERY = msgspec.json.Decoder(QueryJson, float_hook=str, strict=False)
 
 def _read_query(answer: Answer) -> QueryJson:
     """A batch of records whose numbers with a fraction stay the text that came."""
+    body = json_body(answer)
     try:
-        return _QUERY.decode(json_body(answer))
+        return _QUERY.decode(body)
+    except msgspec.ValidationError:
+        return cast("QueryJson", believed(decode_plain(body, float_hook=str), QueryJson))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadAnswer(f"records that are not the expected JSON ({error})") from None
+
+
+def _read_records(answer: Answer) -> QueryJson:
+    """The same where records are what was asked for."""
+    query = _read_query(answer)
+    if query.records is None:
+        raise BadAnswer("an answer that has no `records`")
+    return query
+
+
+def _number(record: dict[str, Any], name: str) -> int:
+    value = _text(_value(record, name)) or ""
+    if not (value.isascii() and value.isdigit()):
+        raise WireError(f"The answer to soql has no `{name}` that is a number.", hint="Run it again.")
+    return int(value)
+
+
+def _limit(entry: Any) -> Limit | None:
+    try:
+        limit = believed(entry, LimitJson)
+    except BadAnswer:
+        return None
+    return None if limit.Max is None or limit.Remaining is None else Limit(limit.Max, limit.Remaining)
 
 
 def _saved(expected: int) -> Any:
@@ -386,14 +447,14 @@ def _target_field(field: FieldJson) -> TargetField:
         label=field.label,
         type=field.type,
         length=field.length,
-        precision=field.precision,
-        scale=field.scale,
-        digits=field.digits,
+        precision=field.precision or 0,
+        scale=field.scale or 0,
+        digits=field.digits or 0,
         nillable=field.nillable,
         createable=field.createable,
         updateable=field.updateable,
         defaulted_on_create=field.defaultedOnCreate,
-        external_id=field.externalId,
+        external_id=bool(field.externalId),
         id_lookup=field.idLookup,
         unique=field.unique,
         case_sensitive=field.caseSensitive,

@@ -24,6 +24,9 @@ job counts as one occasion (for ``empty_page`` each page of rows), and ``share``
 |---|---|
 | ``row_errors`` | refuses ``share`` of a job's rows, or those with ``keys``, with ``code`` and ``message`` |
 | ``lock_rows`` | refuses ``share`` of a job's rows, or those with ``keys``, with UNABLE_TO_LOCK_ROW |
+| ``automation_locks`` | the same with the error of an automation that met the lock, ``by=trigger``, ``flow`` or ``package`` |
+| ``automation_limit`` | refuses a chunk (200 rows) of more than ``rows`` (100) rows, by ``limit=cpu``, ``soql`` or ``dml`` of a trigger |
+| ``parent_limit`` | the same where more than ``rows`` (100) rows of a chunk have one parent |
 | ``unprocessed`` | leaves ``share`` of a job's rows, from its end, unprocessed |
 | ``silent_drop`` | acknowledges ``share`` of a job's rows, or those with ``keys``, and does not save them |
 | ``job_fails`` | fails the job after ``share`` of its rows, with ``message`` |
@@ -77,6 +80,9 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 ROW_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "row_errors": ("keys", "code", "message"),
     "lock_rows": ("keys",),
+    "automation_locks": ("keys", "by"),
+    "automation_limit": ("rows", "limit"),
+    "parent_limit": ("rows", "limit"),
     "unprocessed": (),
     "silent_drop": ("keys",),
     "job_fails": ("message",),

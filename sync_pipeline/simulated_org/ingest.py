@@ -27,7 +27,7 @@ import polars as pl
 
 from sync_pipeline.simulated_org.faults import Rule, row_fault
 from sync_pipeline.simulated_org.objects import SObject, find_object
-from sync_pipeline.simulated_org.saving import error_text, is_parent_header, save_rows
+from sync_pipeline.simulated_org.saving import CHUNK_ROWS, error_text, is_parent_header, save_rows
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.simulated_org.uploads import DELIMITERS, LINE_ENDINGS, BadUpload, Upload, read_upload, upload_file
 from sync_pipeline.simulated_org.values import double_text
@@ -58,8 +58,41 @@ PARENTS: Final = {"Opportunity": "AccountId"}
 """The reference whose row is locked when a row is written."""
 JOB_FAULTS: Final = (
     "row_errors", "lock_rows", "unprocessed", "silent_drop", "job_fails", "job_aborted", "job_stuck", "wrong_counters",
-    "empty_results", "lost_results", "odd_headers",
+    "empty_results", "lost_results", "odd_headers", "automation_locks", "automation_limit", "parent_limit",
 )  # fmt: skip
+LOCKED: Final = "unable to obtain exclusive access to this record or 1 records: {}"
+AUTOMATION_LOCKS: Final = {
+    "trigger": (
+        "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+        (
+            "OpportunityRollUp: execution of AfterUpdate caused by: System.DmlException: Update failed. First exception on row 0 "
+            f"with id {{}}; first error: UNABLE_TO_LOCK_ROW, {LOCKED}: [] Trigger.OpportunityRollUp: line 7, column 1"
+        ),
+    ),
+    "flow": (
+        "CANNOT_EXECUTE_FLOW_TRIGGER",
+        (
+            "We can't save this record because the “Opportunity: roll up” process failed. Give your Salesforce admin these "
+            f"details. This error occurred when the flow tried to update records: UNABLE_TO_LOCK_ROW: {LOCKED}. "
+        ),
+    ),
+    "package": (
+        "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+        (
+            "dlrs_OpportunityTrigger: execution of AfterInsert caused by: System.DmlException: Upsert failed. First "
+            f"exception on row 0; first error: UNABLE_TO_LOCK_ROW, {LOCKED}: [] (dlrs)"
+        ),
+    ),
+}
+"""Codes and messages of automations that met a lock, ``{}`` standing for the id of the record. Their forms are those of
+public reports, such as https://github.com/SFDO-Community/declarative-lookup-rollup-summaries/issues/1241"""
+AUTOMATION_LIMITS: Final = {
+    "cpu": "Apex CPU time limit exceeded",
+    "soql": "Too many SOQL queries: 101",
+    "dml": "Too many DML rows: 10001",
+}
+"""What a trigger says that met a governor limit:
+https://salesforce.stackexchange.com/questions/96410/solution-for-apex-cpu-time-limit-exceeded-exception"""
 OPEN: Final = ("Open", "UploadComplete", "InProgress")
 RETRIED_OUT: Final = f"InternalServerError : Retried more than {TRIES_MAX} times"
 JOBS: Final = "jobs"
@@ -414,7 +447,48 @@ def _refused(
         )
         more = pl.select(pl.when(struck).then(told).alias("_")).to_series()
         reasons = more if reasons is None else pl.select(pl.coalesce(reasons, more)).to_series()
+    for met in (_by_automation_lock(job, piece), _by_automation_limit(job, piece, numbers)):
+        if met is not None:
+            reasons = met if reasons is None else pl.select(pl.coalesce(reasons, met)).to_series()
     return reasons
+
+
+def _by_automation_lock(job: Job, piece: pl.DataFrame) -> pl.Series | None:
+    struck = _struck(job, "automation_locks", piece)
+    if struck is None:
+        return None
+    told = error_text(*AUTOMATION_LOCKS[job.faults["automation_locks"].get("by", "trigger")])
+    parent = pl.lit(_parent_of(job, piece).fill_null(""))
+    return pl.select(pl.when(struck).then(pl.format(told, *[parent] * told.count("{}")))).to_series()
+
+
+def _by_automation_limit(job: Job, piece: pl.DataFrame, numbers: pl.Series) -> pl.Series | None:
+    """Rows of chunks in which a trigger met a governor limit: it takes all rows of its chunk with it."""
+    chunk = (numbers // CHUNK_ROWS).alias("chunk")
+    reasons: pl.Series | None = None
+    for kind, counted in (("automation_limit", [chunk]), ("parent_limit", [chunk, _parent_of(job, piece)])):
+        options = job.faults.get(kind)
+        if options is None:
+            continue
+        sizes = (
+            pl.DataFrame(counted).with_columns(n=pl.len().over(counted)).with_columns(n=pl.col("n").max().over("chunk"))
+        )
+        limit = AUTOMATION_LIMITS[options.get("limit", "cpu")]
+        told = error_text(
+            "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+            f"OpportunityTrigger: execution of BeforeInsert caused by: System.LimitException: {limit} "
+            "Class.OpportunityHandler.run: line 116, column 1 Trigger.OpportunityTrigger: line 13, column 1",
+        )
+        more = sizes.select(pl.when(pl.col("n") > int(options.get("rows", 100))).then(pl.lit(told))).to_series()
+        reasons = more if reasons is None else pl.select(pl.coalesce(reasons, more)).to_series()
+    return reasons
+
+
+def _parent_of(job: Job, piece: pl.DataFrame) -> pl.Series:
+    """The parent of each row, null where the upload names none."""
+    name = next((n for n in piece.columns if n.lower() == PARENTS.get(job.object, "").lower()), None)
+    parents = pl.repeat(None, piece.height, dtype=pl.String, eager=True) if name is None else piece[name]
+    return parents.alias("parent")
 
 
 def _struck(job: Job, kind: str, piece: pl.DataFrame) -> pl.Series | None:

@@ -71,8 +71,9 @@ def outcomes_of(
     transient: Collection[str],
     matched: Matched = lambda keys: keys,
 ) -> Outcomes:
-    """Gives every row of ``sent`` (row, key) its outcome. ``transient`` are the codes of failures that can pass;
-    ``matched`` gives keys one text for all spellings that the org takes for one key.
+    """Gives every row of ``sent`` (row, key) its outcome. ``transient`` are patterns of failures that can pass, each held
+    against ``CODE:message`` from its start; ``matched`` gives keys one text for all
+    spellings that the org takes for one key.
 
     A key named several times counts once; one that is named both saved and failed has failed. Raises ``Unreadable``
     when a list names a key that was not sent.
@@ -160,5 +161,6 @@ def _explained(rows: pl.DataFrame, transient: Collection[str]) -> pl.DataFrame:
         .alias("message"),
         column.fill_null("").alias("column"),
     ).with_columns(
-        ((pl.col("outcome") == RowOutcome.UNPROCESSED.value) | pl.col("code").is_in(list(transient))).alias("transient")
+        transient=(pl.col("outcome") == RowOutcome.UNPROCESSED.value)
+        | pl.concat_str("code", pl.lit(":"), "message").str.contains(f"^(?:{'|'.join(transient)})")
     )  # fmt: skip

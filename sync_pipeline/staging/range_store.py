@@ -337,6 +337,8 @@ class RangeStore:
         heavy_rows: int,
         serial: bool,
         render: Render,
+        apart: pl.Series | None = None,
+        apart_rows: int = 1,
         held_bytes: int = HELD_BYTES,
     ) -> list[UploadPart]:
         """Puts rows in the order of their parents, cuts them into parts and registers the whole round at once.
@@ -345,14 +347,21 @@ class RangeStore:
         ``keys`` (column ``key``) whatever became of them, unless quarantined. None of them takes a row of a part that is
         still open. Parts have about one size, at most ``part_bytes`` and ``part_rows`` (see ``cutting.ends``; exactly
         when ``serial``). They end where a parent ends. A parent with more than ``heavy_rows`` rows has parts of its own,
-        marked serial. The ring of parents starts at ``start_fraction`` of the rows. ``repair`` is the number of the
-        repair that this round is. Rows of about ``held_bytes`` of CSV are held at once, those of one part at least.
+        marked serial. The ring of parents starts at ``start_fraction`` of the rows. Rows whose numbers are in ``apart``
+        share no part with others, and at most ``apart_rows`` of them share one. ``repair`` is the number of the repair
+        that this round is. Rows of about ``held_bytes`` of CSV are held at once, those of one part at least.
         """
+        order, start = self._order(which, keys, group_by), start_fraction if group_by is not None else 0.0
+        is_apart = pl.col("row").is_in((apart if apart is not None else pl.Series([], dtype=pl.Int64)).implode())
         wanted = _parted(
-            self._order(which, keys, group_by),
-            start_fraction=start_fraction if group_by is not None else 0.0,
-            part_rows=part_rows, part_bytes=part_bytes, heavy_rows=heavy_rows, serial=serial,
+            order if apart is None else order.filter(~is_apart),
+            start_fraction=start, part_rows=part_rows, part_bytes=part_bytes, heavy_rows=heavy_rows, serial=serial,
         )  # fmt: skip
+        if apart is not None:
+            wanted += _parted(
+                order.filter(is_apart),
+                start_fraction=start, part_rows=apart_rows, part_bytes=part_bytes, heavy_rows=apart_rows, serial=serial,
+            )  # fmt: skip
         try:
             made = self._cut(wanted, held_bytes, render)
         except DiskFull:
@@ -401,8 +410,8 @@ class RangeStore:
     ) -> Counts:
         """Gives every row of an open part its outcome, all in one commit, and returns the counts of the part.
 
-        The frames hold ``key, id, created``, ``key, error`` and ``key``; ``transient`` are the codes of failures that
-        can pass; ``matched`` gives keys one text for all spellings that the org takes for one key. Rows that nothing names are unprocessed. The last word on a row counts: a later success takes its
+        The frames hold ``key, id, created``, ``key, error`` and ``key``; ``transient`` and ``matched`` as in
+        ``outcomes_of``. Rows that nothing names are unprocessed. The last word on a row counts: a later success takes its
         exception away, a later failure puts one in place of a success. Raises ``Unreadable`` when a list names a key
         that the part does not hold. Recording the same job again changes nothing.
         """
@@ -475,6 +484,13 @@ class RangeStore:
     def transient(self) -> int:
         """Rows whose failure can pass."""
         return int(self._run("SELECT count(*) FROM exception WHERE transient")[0][0])
+
+    def transient_by(self, patterns: Collection[str]) -> pl.Series:
+        """Numbers of those among them whose failure fits one of these patterns (see ``outcomes_of``)."""
+        fitting = f"^(?:{'|'.join(patterns)})".replace("'", "''")
+        return self._numbers(
+            f"SELECT \"row\" FROM exception WHERE transient AND regexp_matches(code || ':' || message, '{fitting}')"
+        )
 
     def settle(self) -> None:
         """What is left is final: no row is sent again."""

@@ -78,10 +78,12 @@ class Hurried(Interruption):
 class Wire(httpx.BaseTransport):
     """The way to the org. ``before`` hears every request, ``after`` may put another answer in place of the org's."""
 
-    def __init__(self, org: OrgTransport, *, before: Before = lambda request: None) -> None:
+    def __init__(
+        self, org: OrgTransport, *, before: Before = lambda request: None, after: After = lambda request, answer: answer
+    ) -> None:
         self.org = org
         self.before = before
-        self.after: After = lambda request, answer: answer
+        self.after = after
         self.requests: list[str] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -192,9 +194,15 @@ class Rehearsal:
         """The org holds the rows of the source, each once and with equal values."""
         return self.present().equals(self.wanted())
 
-    def again(self, *, disk: Disk | None = None, before: Before = lambda request: None) -> Rehearsal:
+    def again(
+        self,
+        *,
+        disk: Disk | None = None,
+        before: Before = lambda request: None,
+        after: After = lambda request, answer: answer,
+    ) -> Rehearsal:
         """Another process over the same SYNC_HOME and org, at the same time or later."""
-        return opened(self.org, self.home, self.walls.policy, disk=disk, before=before)
+        return opened(self.org, self.home, self.walls.policy, disk=disk, before=before, after=after)
 
 
 @contextmanager
@@ -231,11 +239,17 @@ def rehearsal(
 
 
 def opened(
-    org: Org, home: Path, policy: Policy, *, disk: Disk | None = None, before: Before = lambda request: None
+    org: Org,
+    home: Path,
+    policy: Policy,
+    *,
+    disk: Disk | None = None,
+    before: Before = lambda request: None,
+    after: After = lambda request, answer: answer,
 ) -> Rehearsal:
     """One process over a SYNC_HOME and an org that are there already; its walls are closed by the caller."""
     waiting = Hurried(org)
-    wire = Wire(OrgTransport(org.folder), before=before)
+    wire = Wire(OrgTransport(org.folder), before=before, after=after)
     settings = replace(load_settings({"SYNC_HOME": str(home)}), policy=policy)
     began = datetime.now(UTC)
     walls = open_walls(

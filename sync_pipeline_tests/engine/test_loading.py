@@ -14,7 +14,8 @@ import pytest
 
 from sync_pipeline.domain.errors import CapReached, Parked, RequestRefused, WireError
 from sync_pipeline.domain.ledger import Counts, RangeState, UploadPart
-from sync_pipeline.engine.loading import HAND_OVER_TRIES, abort_orphans
+from sync_pipeline.engine.loading import APART_PARTS, HAND_OVER_TRIES, abort_orphans, apart_rows
+from sync_pipeline.engine.measure_run import run_measurement
 from sync_pipeline.engine.range_run import DRIFT_FILE
 from sync_pipeline.simulated_org.faults import clear_faults
 from sync_pipeline.simulated_org.objects import find_object
@@ -571,3 +572,94 @@ def _drift(r: Rehearsal, *keys: str) -> None:
     """What a measurement would have put aside for the repair."""
     frame = pl.DataFrame({"key": keys}).with_columns(partition=pl.lit(r.partitions[0]), finding=pl.lit("missing"))
     frame.write_parquet(r.walls.area.night_folder(r.night.plan_id) / DRIFT_FILE)
+
+
+# Locks and limits that an automation of the org meets
+
+
+@pytest.mark.parametrize("by", ["trigger", "flow", "package"])
+def test_rows_whose_automation_lost_a_lock_are_sent_again(tmp_path: Path, by: str) -> None:
+    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS, part_rows=ROWS) as r:
+        r.fault(f"automation_locks by={by} share=0.3 times=2")
+
+        assert r.run().counts == SAVED
+
+        assert_all_saved(r)
+        assert len(states(r)) == 3
+
+
+@pytest.mark.parametrize("limit", ["cpu", "soql", "dml"])
+def test_rows_that_met_a_limit_together_are_sent_in_jobs_that_shrink(tmp_path: Path, limit: str) -> None:
+    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS, part_rows=ROWS) as r:
+        r.fault(f"automation_limit limit={limit} rows=30")
+
+        assert r.run().counts == SAVED
+
+        assert_all_saved(r)
+        sizes = [job.processed for job in r.org_jobs()]
+        assert sizes[0] == ROWS
+        assert max(sizes[1:3]) <= 105  # 100 rows, and a little more where that saves a part
+        assert max(sizes[-4:]) <= 30
+
+
+def test_rows_of_one_parent_that_met_a_limit_together_are_parted(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, rows=ROWS, rows_per_range=ROWS, part_rows=ROWS, accounts=3) as r:
+        r.fault("parent_limit rows=20")
+
+        assert r.run().counts == SAVED
+
+        assert_all_saved(r)
+
+
+def test_rows_that_met_a_limit_do_not_make_the_jobs_of_the_others_small(tmp_path: Path) -> None:
+    keys = ",".join(f"externalOpp{number:07d}" for number in range(1, 11))
+    cpu = "OppTrigger: execution of BeforeInsert caused by: System.LimitException: Apex CPU time limit exceeded"
+    with rehearsal(tmp_path, rows=ROWS * 3, rows_per_range=ROWS * 3, part_rows=ROWS * 3, batch_rows=ROWS * 3) as r:
+        r.fault(f"row_errors keys={keys} code=CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY 'message={cpu}' times=1")
+        r.fault("lock_rows share=0.6 times=1")
+
+        assert r.run().counts.created == ROWS * 3
+
+        sizes = sorted(job.processed for job in r.org_jobs())
+        assert len(sizes) == 3
+        assert sizes[0] <= 10 < sizes[1]
+
+
+@pytest.mark.parametrize("rows", [1, 200, 201, 5_000, 40_001, 1_000_000])
+def test_the_jobs_of_rows_that_met_a_limit_are_bounded_in_every_round(rows: int) -> None:
+    for retries in range(1, 21):
+        size = apart_rows(rows, halvings=retries)
+
+        assert size >= 1
+        assert rows / size <= APART_PARTS
+
+
+def test_a_trigger_that_fails_for_good_is_asked_once(tmp_path: Path) -> None:
+    message = "OppTrigger: execution of BeforeInsert caused by: System.NullPointerException: Attempt to de-reference"
+    with rehearsal(tmp_path, rows=50, rows_per_range=50) as r:
+        r.fault(
+            "row_errors keys=externalOpp0000007 code=CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY "
+            f"'message={message} a null object'"
+        )
+
+        counts = r.run().counts
+
+        assert (counts.created, counts.failed) == (49, 1)
+        assert len(states(r)) == 1
+
+
+def test_a_job_that_nobody_can_abort_delays_the_measurement_by_few_looks(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, rows=10, rows_per_range=10) as r:
+        r.run()
+        left = r.walls.bulk.create()
+        intent = r.walls.book.intend_job(
+            r.night.plan_id, r.partitions[0], generation=1, part=9, round=9, rows=1, serial=False
+        )
+        r.walls.book.job_created(intent, left.id)
+        r.fault("answer endpoint=close status=400 code=INVALIDJOBSTATE")
+        looks = r.wire.count("GET", left.id)
+
+        run_measurement(r.walls, r.night.plan_id)
+
+        assert 3 <= r.wire.count("GET", left.id) - looks < 15
+        assert r.waiting.seconds > 60

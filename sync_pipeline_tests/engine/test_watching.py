@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync_pipeline.domain.errors import Parked, RequestRefused, Stopped, WireError
+from sync_pipeline.domain.errors import JobStuck, Parked, RequestRefused, Stopped, WireError
 from sync_pipeline.domain.ledger import IngestJob, JobState
+from sync_pipeline.domain.night import JobEntry
 from sync_pipeline.domain.secret import Secret
+from sync_pipeline.engine.loading import end_job
 from sync_pipeline.engine.walls import Interruption, Walls, utc_now
-from sync_pipeline.engine.watching import Watch
+from sync_pipeline.engine.watching import QUICK_LOOKS, Watch
 from sync_pipeline.salesforce.auth import TOKEN_PATH, Login
 from sync_pipeline.salesforce.bulk import Bulk
 from sync_pipeline.salesforce.session import Session
@@ -173,6 +176,55 @@ def test_the_end_of_steady_work_is_known_soon(some_walls: Walls, jobs: int, seco
     known = scene(some_walls, org).lane(list(org.ends))
 
     assert max(known.values()) - jobs * seconds <= max(0.5, seconds / 2)
+
+
+UNFINISHED = st.lists(
+    st.fixed_dictionaries(
+        {
+            "state": st.sampled_from(["Open", "UploadComplete", "InProgress", "Paused"]),
+            "numberRecordsProcessed": st.integers(0, 3 * ROWS),
+        }
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(told=UNFINISHED, grows=st.booleans())
+def test_no_job_that_does_not_end_keeps_the_watch_asking_faster_than_once_a_second(
+    some_walls: Walls, told: list[dict[str, Any]], grows: bool
+) -> None:
+    def unfinished(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path == TOKEN_PATH:
+            return None
+        look = len(org.looks)
+        answer = told[look % len(told)]
+        rows = answer["numberRecordsProcessed"] + (look if grows else 0)  # progress at every look, for ever
+        return httpx.Response(200, json={**answer, "id": "750000", "numberRecordsProcessed": rows})
+
+    org = Timetable(steady(1, 1e9), asked=unfinished)
+    walls = scene(some_walls, org).walls
+    with walls.watch.over(walls, [(IngestJob("750000", JobState.UPLOAD_COMPLETE), ROWS)]):
+        for _ in range(QUICK_LOOKS + 60):
+            walls.watch.wait(walls, ["750000"], may_call=lambda calls: None)
+
+    pauses = [after - before for before, after in pairwise(org.looks)]
+    assert all(pause >= 1.0 - 1e-9 for pause in pauses[QUICK_LOOKS:])
+
+
+def test_an_abortion_that_the_org_does_not_follow_is_not_waited_for_in_a_storm_of_calls(some_walls: Walls) -> None:
+    org = Timetable(steady(1, 1e9))
+    entry = JobEntry(
+        intent=1, plan_id="n", partition="p", generation=1, part=1, round=1, rows=ROWS, serial=False, job_id="750000",
+        state="InProgress", intended_at=utc_now(),
+    )  # fmt: skip
+
+    with pytest.raises(JobStuck):
+        end_job(scene(some_walls, org).walls, entry)
+
+    pauses = [after - before for before, after in pairwise(org.looks)]
+    assert all(pause >= 1.0 for pause in pauses[4:])
+    assert len(pauses) < 300  # of four hours
 
 
 def test_ten_minutes_of_jobs_are_looked_at_less_than_three_times_a_minute(some_walls: Walls) -> None:

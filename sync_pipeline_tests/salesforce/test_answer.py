@@ -7,6 +7,7 @@ import io
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import httpx
 import msgspec
@@ -22,6 +23,7 @@ from sync_pipeline.salesforce.answer import (
     Complaint,
     as_json,
     csv_into,
+    decode_json,
     json_body,
     nothing,
     read_complaint,
@@ -161,20 +163,69 @@ def test_json_is_read_into_its_shape_and_numbers_may_come_as_text() -> None:
         b"",
         b"{",
         b'{"n": 3}x',
-        b'{"m": 3}',
-        b'{"n": null}',
-        b'{"n": 3.5}',
         b'{"n": ' + b"9" * 5000 + b"}",
-        b"[1]",
         b'{"n": "\xff"}',
         b"[" * 100_000,
     ],
 )
-def test_json_of_another_shape_is_refused(body: bytes) -> None:
+def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(BadAnswer, match="not the expected JSON") as bad:
         as_json(Shape)(answer(body, headers=JSON))
 
     assert not bad.value.is_final
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"m": 3}', "an answer that has no `n`"),
+        (b'{"n": null}', "an answer that has no `n`"),
+        (b'{"n": 3.5}', "an answer whose `n` cannot be read"),
+        (b'{"n": {"amount": 3}}', "an answer whose `n` cannot be read"),
+        (b"[1]", "an answer of another form"),
+    ],
+)
+def test_a_field_that_is_needed_is_named_when_it_is_not_there(body: bytes, reason: str) -> None:
+    with pytest.raises(BadAnswer, match=f"^{reason}$") as bad:
+        as_json(Shape)(answer(body, headers=JSON))
+
+    assert not bad.value.is_final
+
+
+class Inner(msgspec.Struct):
+    """An entry of which one field is needed."""
+
+    name: str
+    size: int = 0
+
+
+class Outer(msgspec.Struct):
+    """An answer of which only one field is needed."""
+
+    inner: Inner
+    entries: list[Inner] | None = None
+    note: str | None = None
+    count: int = 7
+
+
+ODD = st.sampled_from([None, "text", 3.5, True, [], [1], {}, {"name": None}, [{"name": 3}], [{"size": 1}]])
+
+
+@given(st.dictionaries(st.sampled_from(["entries", "note", "count", "later", "inner size"]), ODD))
+def test_a_field_that_can_be_done_without_may_be_anything(given_fields: dict[str, Any]) -> None:
+    inner = {"name": "key", "size": given_fields.pop("inner size", 1)}
+
+    read = decode_json(msgspec.json.encode({"inner": inner, **given_fields}), Outer)
+
+    assert read.inner.name == "key"
+    assert isinstance(read.count, int)
+    assert read.note is None or isinstance(read.note, str)
+    assert all(isinstance(entry.name, str) for entry in read.entries or ())
+
+
+def test_a_needed_field_inside_of_another_is_named_by_its_path() -> None:
+    with pytest.raises(BadAnswer, match=r"has no `inner\.name`$"):
+        decode_json(b'{"inner": {"size": 1}}', Outer)
 
 
 @pytest.mark.parametrize("media_type", ["text/html; charset=utf-8", "text/csv", ""])

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from sync_pipeline.domain.errors import CredentialsError, JobStuck, RequestRefused, Stopped, WireError
 from sync_pipeline.domain.ledger import IngestJob, JobState
 from sync_pipeline.domain.mapping import FieldMapping, FieldType, Mapping
-from sync_pipeline.salesforce.bulk import TRANSIENT_CODES, UPLOAD_BYTES, Bulk, selected
+from sync_pipeline.salesforce.bulk import UPLOAD_BYTES, Bulk, selected
 from sync_pipeline_tests.salesforce.conftest import (
     EXPIRED,
     USER_ID,
@@ -573,18 +573,6 @@ def test_a_download_can_be_interrupted() -> None:
 
     with pytest.raises(Stopped):
         list(bulk(wire).unprocessed(JOB))
-
-
-def test_a_failure_that_can_pass_is_told_from_one_that_stays() -> None:
-    stays = (
-        "REQUIRED_FIELD_MISSING DUPLICATE_EXTERNAL_ID INVALID_FIELD INVALID_CROSS_REFERENCE_KEY STRING_TOO_LONG "
-        "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST FIELD_CUSTOM_VALIDATION_EXCEPTION INVALID_TYPE_ON_FIELD_IN_RECORD "
-        "STORAGE_LIMIT_EXCEEDED DUPLICATES_DETECTED CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY "
-        "INSUFFICIENT_ACCESS_OR_READONLY INVALID_FIELD_FOR_INSERT_UPDATE"
-    ).split()
-
-    assert {"UNABLE_TO_LOCK_ROW", "REQUEST_RUNNING_TOO_LONG", "QUERY_TIMEOUT"} <= TRANSIENT_CODES
-    assert [code for code in stays if code in TRANSIENT_CODES] == []
 
 
 def test_the_calls_of_a_job_are_counted_by_what_they_do(part: Path) -> None:

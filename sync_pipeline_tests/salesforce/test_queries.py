@@ -156,12 +156,21 @@ def test_an_id_beside_the_status_is_an_id_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{"data": [["a"]]}, {"status": {"queryId": ID}}, {"completionStatus": "Running"}, {}]
+    ("content", "field"),
+    [
+        ({"data": [["a"]]}, "queryId"),
+        ({"status": {"queryId": ID}}, "completionStatus"),
+        ({"status": {"queryId": ID, "completionStatus": None}}, "completionStatus"),
+        ({"status": {"queryId": ID, "completionStatus": "Finished"}}, "rowCount"),
+        ({"status": {"queryId": ID, "completionStatus": "Finished", "rowCount": None}}, "rowCount"),
+        ({"completionStatus": "Running"}, "queryId"),
+        ({}, "queryId"),
+    ],
 )
-def test_an_answer_without_id_or_status_is_no_answer(content: dict[str, Any]) -> None:
+def test_an_answer_without_what_is_needed_of_a_statement_names_it(content: dict[str, Any], field: str) -> None:
     wire, queries = connect(*(httpx.Response(200, json=content) for _ in range(6)))
 
-    with pytest.raises(WireError, match="a statement without id or status"):
+    with pytest.raises(WireError, match=f"has no `{field}`"):
         submit(queries)
 
     assert len(wire.requests) == 6

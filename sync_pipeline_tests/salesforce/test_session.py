@@ -6,6 +6,7 @@ import gzip
 import json
 import linecache
 import logging
+import socket
 import ssl
 import sys
 import threading
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote_plus, unquote
 
+import httpcore
 import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync_pipeline.domain.errors import (
@@ -440,15 +442,13 @@ def test_no_try_starts_five_minutes_after_the_first() -> None:
         ("7", 7.0),
         (" 7 ", 7.0),
         ("0", 0.5),
-        ("60", 60.0),
-        ("61", 60.0),
-        ("86400", 60.0),
-        ("9" * 5000, 60.0),
+        ("61", 61.0),
+        ("300", 300.0),
         ("Fri, 15 Jan 2027 08:00:20 GMT", 20.0),
         ("Fri, 15 Jan 2027 09:00:20 +0100", 20.0),
         ("Fri, 15 Jan 2027 08:00:20", 20.0),
         ("Fri, 15 Jan 2027 07:00:00 GMT", 0.5),
-        ("Fri, 15 Jan 2100 08:00:00 GMT", 60.0),
+        ("Fri, 15 Jan 2027 08:05:00 GMT", 300.0),
         ("Fri, 15 Jan 99999 08:00:00 GMT", 0.5),
         ("soon", 0.5),
         ("-5", 0.5),
@@ -457,7 +457,7 @@ def test_no_try_starts_five_minutes_after_the_first() -> None:
         ("7, 8", 0.5),
     ],
 )
-def test_the_org_may_ask_for_a_longer_pause_of_up_to_a_minute(header: str, pause: float) -> None:
+def test_the_org_may_ask_for_a_longer_pause_of_up_to_five_minutes(header: str, pause: float) -> None:
     wire = Wire(answers(error(429, retry_after=header), ok()))
 
     ask(wire)
@@ -465,14 +465,83 @@ def test_the_org_may_ask_for_a_longer_pause_of_up_to_a_minute(header: str, pause
     assert wire.pauses == [pause]
 
 
-def test_long_pauses_end_with_the_five_minutes() -> None:
-    wire = Wire(always(lambda: error(503, retry_after="3600")))
+@pytest.mark.parametrize(
+    "code", ["", "REQUEST_LIMIT_EXCEEDED", "EXCEEDEDQUOTA", "53S01", "UNKNOWN_EXCEPTION", "WHATEVER"]
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_that_the_org_names_is_kept_whatever_the_code(status: int, code: str) -> None:
+    wire = Wire(answers(error(status, code, retry_after="300"), error(status, code, retry_after="300"), ok()))
 
-    with pytest.raises(WireError):
+    assert ask(wire, repeat=False) == {"is": "well"}
+
+    assert wire.pauses == [300.0, 300.0]
+
+
+@pytest.mark.parametrize("status", [403, 400, 500])
+def test_only_429_and_503_can_name_a_wait(status: int) -> None:
+    wire = Wire(always(lambda: error(status, "REQUEST_LIMIT_EXCEEDED", retry_after="20")))
+
+    with pytest.raises(LimitExceeded):
         ask(wire)
 
-    assert wire.pauses == [60.0] * 5
-    assert wire.now - 1_000.0 == 300.0
+    assert wire.pauses == []
+
+
+def test_a_429_is_the_day_s_limit_only_when_it_says_so_without_a_wait_or_the_org_s_count_does() -> None:
+    def limited(retry_after: str, used: str) -> Server:
+        def server(request: httpx.Request) -> httpx.Response:
+            answer = error(429, "REQUEST_LIMIT_EXCEEDED", retry_after=retry_after)
+            answer.headers["Sforce-Limit-Info"] = f"api-usage={used}"
+            return answer if len(wire.requests) < 3 else ok()
+
+        return server
+
+    for retry_after, used, waits in [("5", "99/100", 2), ("5", "100/100", 0), ("", "99/100", 0)]:
+        wire = Wire(never)
+        wire.server = limited(retry_after, used)
+        if waits:
+            ask(wire)
+        else:
+            with pytest.raises(LimitExceeded):
+                ask(wire)
+        assert wire.pauses == [5.0] * waits
+
+
+@pytest.mark.parametrize("header", ["301", "86400", "9" * 5000, "Fri, 15 Jan 2100 08:00:00 GMT"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_org_that_asks_for_more_than_five_minutes_is_left_alone_and_the_night_parks(
+    status: int, header: str
+) -> None:
+    wire = Wire(always(lambda: error(status, retry_after=header)))
+
+    with pytest.raises(LimitExceeded, match="Retry-After"):
+        ask(wire)
+
+    assert (len(wire.requests), wire.pauses) == (1, [])
+
+
+def test_waits_that_the_org_asks_for_are_no_tries() -> None:
+    waits = [error(429, retry_after="60") for _ in range(10)]
+    faults = [error(503) for _ in range(5)]
+    wire = Wire(answers(*waits, *faults, ok()))
+    wire.jitter = 0.0
+
+    ask(wire)
+
+    assert wire.pauses == [60.0] * 10
+
+
+@given(st.lists(st.sampled_from(["0", "1", "20", "61", "299", "300"]), min_size=1, max_size=5))
+@settings(deadline=None)
+def test_an_org_that_asks_for_one_wait_after_the_other_is_given_a_quarter_of_an_hour(headers: list[str]) -> None:
+    wire = Wire(never)
+    wire.server = lambda request: error(429, retry_after=headers[len(wire.requests) % len(headers)])
+
+    with pytest.raises(LimitExceeded):
+        ask(wire)
+
+    assert sum(wire.pauses) <= 900.0
+    assert len(wire.requests) <= 31
 
 
 def test_a_wait_can_be_interrupted() -> None:
@@ -787,6 +856,60 @@ def test_a_key_that_cannot_sign_asks_nobody() -> None:
         ask(wire)
 
     assert "SALESFORCE_PRIVATE_KEY_FILE" in refused.value.hint
+
+
+def not_found(number: int) -> Server:
+    """The host's name is looked up in vain; the failure as the real client raises it, wrapped twice."""
+
+    def server(request: httpx.Request) -> httpx.Response:
+        try:
+            try:
+                raise socket.gaierror(number, "Name or service not known")
+            except OSError as cause:
+                raise httpcore.ConnectError(cause) from cause
+        except httpcore.ConnectError as cause:
+            raise httpx.ConnectError(str(cause), request=request) from cause
+
+    return server
+
+
+@pytest.mark.parametrize(
+    ("number", "tries"), [(socket.EAI_NONAME, 1), (socket.EAI_NODATA, 1), (socket.EAI_AGAIN, 2), (socket.EAI_FAIL, 2)]
+)
+def test_a_login_host_that_does_not_exist_is_told_at_once(number: int, tries: int) -> None:
+    wire = Wire(never, log_in=not_found(number))
+
+    with pytest.raises(
+        Unreachable, match=r"The host acme\.my\.salesforce\.com of the login URL is not found"
+    ) as failed:
+        ask(wire)
+
+    assert len(wire.logins) == tries
+    assert "SALESFORCE_LOGIN_URL" in failed.value.hint
+
+
+def test_a_name_that_cannot_be_looked_up_in_the_middle_of_a_night_is_a_connection_like_any_other() -> None:
+    lost = not_found(socket.EAI_NONAME)
+    wire = Wire(ok)
+    ask(wire)
+    wire.server = lambda request: lost(request) if len(wire.requests) < 4 else ok()
+
+    assert ask(wire) == {"is": "well"}
+
+    assert wire.pauses == [0.5, 1.0]
+
+
+def test_a_real_look_up_of_a_host_that_cannot_exist_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    # Without a network the look-up may fail "for now" instead of "for good": then it is asked twice.
+    pauses: list[float] = []
+    login = Login("https://acme.invalid", client_id=Secret(CLIENT_ID), client_secret=Secret(CLIENT_SECRET))
+
+    with Session(login, sleep=pauses.append) as session, pytest.raises(Unreachable, match=r"acme\.invalid") as failed:
+        session.send("GET", "/limits", endpoint="test", read=nothing)
+
+    assert "SALESFORCE_LOGIN_URL" in failed.value.hint
+    assert len(pauses) <= 1
 
 
 def test_an_org_that_never_answered_is_unreachable_after_all_tries() -> None:
