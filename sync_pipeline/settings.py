@@ -424,7 +424,7 @@ STEERING: Final[tuple[Setting, ...]] = (
     ),
     Setting(
         "failed_share_max", "SYNC_FAILED_SHARE_MAX", "0.5", decimal(least=0, most=1), "share",
-        "A range with more rows refused for good than this stops sending: something is wrong with all of them",
+        "A range with more rows refused for good or quarantined than this stops sending: something is wrong with all of them",
     ),
     Setting(
         "api_reserve", "SYNC_API_RESERVE", "0.20", decimal(least=0, most=0.95), "share",
