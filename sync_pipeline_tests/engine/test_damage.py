@@ -122,7 +122,7 @@ def refused(r: Rehearsal, place: int) -> None:
 
 HOLDER = """
 import sys, duckdb
-duckdb.connect(sys.argv[1])
+held = duckdb.connect(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()
 """
