@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_range(which, "only this range; may be repeated")
     which.add_argument("--failed", action="store_true", help="only ranges that failed, were held or given up")
     which.add_argument("--all", action="store_true", help="every range; those finished before the verdict once more")
+    restart.add_argument("--fresh", action="store_true", help="begin the range anew; what is staged of it is not used")
     _add_wait(restart)
     _add_json(restart)
 

@@ -107,7 +107,7 @@ def reconcile(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.print()
         show_measurement(terminal, found)
         terminal.print(ENDINGS[_state(found)])
-    return 0 if found.is_equal else 1
+    return 0 if _state(found) in ("equal", "changed since") else 1
 
 
 FOUND = ("present", "missing", "different", "doubled", "orphans")
@@ -116,6 +116,8 @@ DRIFT = ("missing", "different", "doubled")
 ENDINGS = {
     "equal": "Equal.",
     "changed since": "Equal but for rows that changed at the source since they were staged; the next night brings them.",
+    "nothing compared": "Nothing was compared: the source has no row that could be sent, and the org holds some. Next: see "
+    "that the run-as user may read the source object in this data space, and that its name and key are right.",
     "drift": "Drift: source and org differ. Next: send what is missing or different with `sync-pipeline sync`",
 }
 
@@ -123,6 +125,8 @@ ENDINGS = {
 def _state(found: Measurement) -> str:
     if not found.is_equal:
         return "drift"
+    if not found.expected and found.present != 0:
+        return "nothing compared"
     return "changed since" if found.changed_since else "equal"
 
 

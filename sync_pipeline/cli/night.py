@@ -35,7 +35,7 @@ def sync(arguments: argparse.Namespace, terminal: Terminal) -> int:
             # A range that a person runs belongs to the newest night, also when that night has its verdict.
             _check_known(wanted, newest.plan)
             nights.check_idle(walls, newest)
-            night = nights.restart(walls, partitions=wanted)
+            night = nights.restart(walls, partitions=wanted, say=terminal.say)
         else:
             night = nights.open_night(
                 walls,
@@ -55,11 +55,13 @@ def restart(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if newest is None:
             raise UsageError("There is no night to restart.", hint="Start one with `sync-pipeline sync`.")
         _check_known(arguments.range, newest.plan)
+        if arguments.fresh and not arguments.range:
+            raise UsageError("--fresh needs to know which range.", hint="Name it with `--range KEY`.")
         nights.check_idle(walls, newest)
         entries = walls.book.ranges(newest.plan_id)
         wanted = _wanted(arguments, newest, entries)
-        night = nights.restart(walls, partitions=wanted or None)
-        return _drive(walls, night, terminal, alerts, only=wanted, wait=arguments.wait)
+        night = nights.restart(walls, partitions=wanted or None, say=terminal.say)
+        return _drive(walls, night, terminal, alerts, only=wanted, fresh=arguments.fresh, wait=arguments.wait)
 
 
 @contextmanager
@@ -93,7 +95,14 @@ def _check_known(partitions: Collection[str], plan: Plan) -> None:
 
 
 def _drive(
-    walls: Walls, night: NightEntry, terminal: Terminal, alerts: Alerts, *, only: Collection[str], wait: bool
+    walls: Walls,
+    night: NightEntry,
+    terminal: Terminal,
+    alerts: Alerts,
+    *,
+    only: Collection[str],
+    fresh: bool = False,
+    wait: bool,
 ) -> int:
     """Works on the night, then says how it stands, whatever ended the work. Returns the exit code."""
     plan_id = night.plan_id
@@ -102,7 +111,7 @@ def _drive(
         with Progress(terminal, walls.book, plan_id):
             nights.drive(
                 walls, night,
-                only=only, wait_for_headroom=wait, on_event=terminal.say, on_tick=alerts.tick_now_and_then,
+                only=only, fresh=fresh, wait_for_headroom=wait, on_event=terminal.say, on_tick=alerts.tick_now_and_then,
             )  # fmt: skip
     except SyncError as error:
         ending = error

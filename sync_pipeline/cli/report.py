@@ -92,7 +92,8 @@ def show_ending(terminal: Terminal, night: NightEntry, ranges: Sequence[RangeEnt
     else:
         terminal.print("The night is unfinished. What is saved and staged is kept.")
     for entry in ranges:
-        if entry.error and entry.state is not RangeState.DONE and night.verdict is None:
+        is_told = night.parked_until is not None and entry.state is RangeState.PARKED  # by what is short now
+        if entry.error and not is_told and entry.state is not RangeState.DONE and night.verdict is None:
             terminal.print(f"  range {entry.partition} is {entry.state.value}: {printable(entry.error)}")
     for step in next_steps(night, ranges):
         terminal.print(f"Next: {step}")

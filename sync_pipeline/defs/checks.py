@@ -54,6 +54,16 @@ NIGHT_CHECKS = [
         description="No range was given up, held or left unfinished.",
     ),
     dg.AssetCheckSpec(
+        "every_row_accounted",
+        asset=RECONCILIATION,
+        description="In every finished range expected = staged = accounted for, and all rows that were saved were compared.",
+    ),
+    dg.AssetCheckSpec(
+        "rows_compared",
+        asset=RECONCILIATION,
+        description="At least one row was compared, unless source and org are both empty: nothing is proven by nothing.",
+    ),
+    dg.AssetCheckSpec(
         "present_equals_expected",
         asset=RECONCILIATION,
         description="Every expected row is in the org: nothing is missing.",

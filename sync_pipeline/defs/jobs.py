@@ -80,8 +80,9 @@ def restart_op(context: dg.OpExecutionContext, config: Restart, sync: SyncResour
                 f"Range {', '.join(done)} is done.",
                 hint="Materialize its partition of `opportunities_synced` to run it again.",
             )
-        night = restart(walls, partitions=config.ranges or None)
-        context.log.info(f"Night {night.plan_id} goes on.")
+        night = restart(walls, partitions=config.ranges or None, say=context.log.info)
+        if night.parked_until is None:
+            context.log.info(f"Night {night.plan_id} goes on.")
 
 
 @dg.job(description="Emergency stop of the newest night: no new work, own open jobs aborted, state kept.")

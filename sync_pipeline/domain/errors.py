@@ -18,6 +18,7 @@ SyncError                     what happened, and ``hint``: the next step
 │   ├── LimitExceeded         the org's API calls or batches of the day are used up
 │   ├── ResultGone            a stored query result is no longer there: read on by key
 │   ├── JobStuck              an ingest job did not reach a final state in time
+│   ├── EngineGone            the DuckDB of this process has ended after an error in another range
 │   ├── DiskFull              the disk has no room for what was to be written
 │   └── Parked                waiting for API headroom or disk space, with ``until``
 ├── Stopped                   a person pressed stop or cancelled the run                   (exit 1)
@@ -119,6 +120,10 @@ class ResultGone(Passing):
 
 class JobStuck(Passing):
     """An ingest job did not reach a final state in time."""
+
+
+class EngineGone(Passing):
+    """The DuckDB that all ranges of a process share has ended after an error in another one; the next run has a new one."""
 
 
 class DiskFull(Passing):

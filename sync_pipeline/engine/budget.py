@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 from sync_pipeline.domain.errors import DiskFull, LimitExceeded, Parked, PlanRefused
+from sync_pipeline.domain.ledger import Counts
+from sync_pipeline.domain.night import NightEntry, RangeEntry
 from sync_pipeline.domain.plan import Plan, PlannedRange
 from sync_pipeline.engine.findings import reserve
-from sync_pipeline.engine.planning import check_forecast
+from sync_pipeline.engine.planning import check_forecast, forecast_now
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.staging.durable import is_full
 
@@ -43,6 +47,30 @@ def check_before_start(walls: Walls, plan: Plan) -> Parked | None:
             )
     shortages = check_forecast(plan, walls.policy)
     return _parked(walls, plan.plan_id, " ".join(shortages)) if shortages else None
+
+
+def look_again(walls: Walls, night: NightEntry, ranges: Sequence[RangeEntry]) -> Parked | None:
+    """Why a parked night cannot go on now, by what the org and the disk say at this moment; ``None`` when it can.
+
+    One call. Whatever the night was parked for, everything that it needs is looked at: calls, ingest batches, data storage
+    and disk, each for the rows that are left. Where nothing can be learnt there is room until a run finds otherwise.
+    """
+    forecast = night.plan.forecast
+    if forecast is None:
+        return None
+    total = sum((entry.counts for entry in ranges), Counts())
+    expected = max(night.plan.expected, 1)
+    try:
+        now = forecast_now(
+            walls,
+            forecast,
+            unsent=max(1 - total.accounted / expected, 0.0),
+            unread=max(1 - total.staged / expected, 0.0),
+        )
+    except LimitExceeded as error:  # not even this call is left
+        return _parked(walls, night.plan_id, error.message)
+    shortages = check_forecast(replace(night.plan, forecast=now), walls.policy)
+    return _parked(walls, night.plan_id, " ".join(shortages)) if shortages else None
 
 
 def check_range(walls: Walls, plan: Plan, planned: PlannedRange) -> None:

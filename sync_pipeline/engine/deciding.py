@@ -16,6 +16,7 @@ from typing import Final, Literal
 from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.night import NightEntry, RangeEntry
 from sync_pipeline.domain.policy import Policy, Verify
+from sync_pipeline.engine.findings import proof_findings
 
 DEAD_AFTER: Final = timedelta(minutes=2)
 """A run that is STARTED this long while nobody holds its lock has died, if it has come as far as the book."""
@@ -131,6 +132,8 @@ class NightView:
     """Somebody holds the lock of the measurement."""
     is_driven: bool = False
     """Another process drives the night from a terminal."""
+    measure_error: str = ""
+    """Why the newest measurement failed, as far as it came to say so."""
     only: frozenset[str] = frozenset()
     """The ranges that this driver may start; empty: all."""
 
@@ -327,7 +330,8 @@ def _measuring(view: NightView, line: str) -> Decision:
     if view.is_measuring or (view.measure_run is not None and view.measure_run.is_active):
         return Decision(f"{line}; measuring")
     if tries >= view.policy.measurements:
-        reason = f"the org could not be measured in {tries} tries"
+        why = f", the last: {view.measure_error}" if view.measure_error else ""
+        reason = f"the org could not be measured in {tries} tries{why}"
         return Decision(f"{line}; unproven", (Conclude(Verdict.UNPROVEN, (reason,)),))
     if night.parked_until is not None and view.now < night.parked_until:
         return _parked(view, line)
@@ -344,32 +348,12 @@ def _parked(view: NightView, line: str) -> Decision:
 
 
 def judge(night: NightEntry, ranges: Sequence[RangeEntry]) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict of a measured night and everything that keeps it from being clean.
-
-    Counts are held against each other range by range: what one range has too many never makes up for what another one
-    lacks.
-    """
+    """The verdict of a measured night and everything that keeps it from being clean, read off its findings."""
     measurement = night.measurement
     if measurement is None:
         return Verdict.UNPROVEN, ("the org was not measured",)
-    reasons: list[str] = []
-    for entry in ranges:
-        counts, name = entry.counts, f"range {entry.partition}"
-        if entry.state is not RangeState.DONE:
-            reasons.append(f"{name} is {entry.state.value}{f': {entry.error}' if entry.error else ''}")
-        elif counts.staged != counts.expected:
-            reasons.append(f"{name}: {counts.expected} rows expected, {counts.staged} staged")
-        elif not counts.adds_up:
-            reasons.append(f"{name}: {counts.staged} rows staged, {counts.accounted} accounted for")
+    reasons = [reason for finding in proof_findings(night, ranges) for reason in finding.reasons]
     total = sum((entry.counts for entry in ranges), Counts())
-    if not reasons and measurement.expected != total.succeeded:
-        reasons.append(f"{total.succeeded} rows saved, {measurement.expected} compared")
-    if measurement.missing:
-        reasons.append(f"{measurement.missing} rows are missing in the org")
-    if measurement.different:
-        reasons.append(f"{measurement.different} rows differ in the org")
-    if measurement.doubled:
-        reasons.append(f"{measurement.doubled} keys are in the org more than once")
     if reasons:
         return Verdict.NOT_RECONCILED, tuple(reasons)
     rejected = _rejected(total)

@@ -28,6 +28,8 @@ class Finding:
     message: str
     severity: Literal["error", "warning"] = "error"
     numbers: dict[str, int | float | str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    """What keeps a night from being reconciled, one sentence each; none when the check passed."""
 
 
 def plan_findings(planned: Plan | PlanRefused) -> tuple[Finding, ...]:
@@ -79,12 +81,25 @@ def range_findings(entry: RangeEntry) -> tuple[Finding, ...]:
 
 def night_findings(night: NightEntry, ranges: Sequence[RangeEntry], policy: Policy) -> tuple[Finding, ...]:
     """The checks on a night, judged by its newest measurement."""
+    return (*proof_findings(night, ranges), _api_budget_kept(night, policy), _ended_in_time(night, policy))
+
+
+def proof_findings(night: NightEntry, ranges: Sequence[RangeEntry]) -> tuple[Finding, ...]:
+    """Those of them that the verdict is read from: a night of which one fails is not reconciled."""
     return (
         _every_range_done(ranges),
+        _every_row_accounted(night.measurement, ranges),
+        _rows_compared(night, ranges),
         _present_equals_expected(night.measurement),
         _values_equal(night.measurement),
-        _api_budget_kept(night, policy),
-        _ended_in_time(night, policy),
+    )
+
+
+def where_to_look(source_object: str, dataspace: str) -> str:
+    """What may be wrong when no row of the source comes through, as a sentence."""
+    return (
+        f"Look at the data space ({dataspace}), at the rights of the run-as user on it and on {source_object}, "
+        "at the name of the source object, at its filter, and at the key of the mapping."
     )
 
 
@@ -112,7 +127,58 @@ def _every_range_done(ranges: Sequence[RangeEntry]) -> Finding:
         passed=not left,
         message=f"{len(ranges) - len(left)} of {len(ranges)} ranges are done{f': {named}' if left else ''}.",
         numbers={"ranges": len(ranges), "done": len(ranges) - len(left)},
+        reasons=tuple(
+            f"range {entry.partition} is {entry.state.value}{f': {entry.error}' if entry.error else ''}"
+            for entry in left
+        ),
     )
+
+
+def _every_row_accounted(measurement: Measurement | None, ranges: Sequence[RangeEntry]) -> Finding:
+    """Counts are held against each other range by range: what one range has too many never makes up for what another one
+    lacks. Ranges that are not done have a check of their own, and so what they saved is not held against the org here."""
+    reasons: list[str] = []
+    for entry in ranges:
+        counts, name = entry.counts, f"range {entry.partition}"
+        if entry.state is not RangeState.DONE:
+            continue
+        if counts.staged != counts.expected:
+            reasons.append(f"{name}: {counts.expected} rows expected, {counts.staged} staged")
+        elif not counts.adds_up:
+            reasons.append(f"{name}: {counts.staged} rows staged, {counts.accounted} accounted for")
+    total = sum((entry.counts for entry in ranges), Counts())
+    is_told = measurement is not None and not measurement.error and all(e.state is RangeState.DONE for e in ranges)
+    if measurement is not None and is_told and not reasons and measurement.expected != total.succeeded:
+        reasons.append(f"{total.succeeded} rows saved, {measurement.expected} compared")
+    return Finding(
+        "every_row_accounted",
+        passed=not reasons,
+        message=f"{'; '.join(reasons)}." if reasons else f"All {total.staged} rows staged are accounted for.",
+        numbers={"staged": total.staged, "accounted": total.accounted, "saved": total.succeeded},
+        reasons=tuple(reasons),
+    )
+
+
+def _rows_compared(night: NightEntry, ranges: Sequence[RangeEntry]) -> Finding:
+    """A night in which no row could be compared proves nothing, unless there is none on either side."""
+    name, measurement = "rows_compared", night.measurement
+    if measurement is None or measurement.error:
+        return Finding(name, passed=False, message=f"The org was not measured{_why(measurement)}.")
+    staged = sum(entry.counts.staged for entry in ranges)
+    numbers: dict[str, int | float | str] = {"compared": measurement.expected, "staged": staged}
+    if measurement.present is not None:
+        numbers["present"] = measurement.present
+    if measurement.expected:
+        return Finding(name, passed=True, message=f"{measurement.expected} rows were compared.", numbers=numbers)
+    if not staged and measurement.present == 0:
+        return Finding(name, passed=True, message="Neither the source nor the org has any row.", numbers=numbers)
+    plan = night.plan
+    held = f"{measurement.present} rows with a key" if measurement.present is not None else "rows that were not counted"
+    reason = (
+        f"no row could be compared: of {staged} rows of the source none was saved, and the org holds {held}. "
+        f"{where_to_look(plan.source_object, plan.org.dataspace)}"
+    )
+    return Finding(name, passed=False, message=reason[0].upper() + reason[1:], numbers=numbers, reasons=(reason,))
 
 
 def _present_equals_expected(measurement: Measurement | None) -> Finding:
@@ -134,9 +200,12 @@ def _present_equals_expected(measurement: Measurement | None) -> Finding:
         message += f"; {measurement.orphans} more are only in the org"
     if measurement.doubled:
         message += f"; {measurement.doubled} keys are there more than once"
-    return Finding(
-        name, passed=not measurement.missing and not measurement.doubled, message=f"{message}.", numbers=numbers
-    )
+    reasons = []
+    if measurement.missing:
+        reasons.append(f"{measurement.missing} rows are missing in the org")
+    if measurement.doubled:
+        reasons.append(f"{measurement.doubled} keys are in the org more than once")
+    return Finding(name, passed=not reasons, message=f"{message}.", numbers=numbers, reasons=tuple(reasons))
 
 
 def _values_equal(measurement: Measurement | None) -> Finding:
@@ -156,6 +225,7 @@ def _values_equal(measurement: Measurement | None) -> Finding:
         passed=measurement.different == 0,
         message=f"{measurement.different} rows differ in the org from what was staged.",
         numbers={"different": measurement.different, "changed_since": measurement.changed_since},
+        reasons=(f"{measurement.different} rows differ in the org",) if measurement.different else (),
     )
 
 

@@ -119,10 +119,12 @@ class Loader:
         ``repair`` is the number of the last repair that was asked for, 0 for none. Unless an earlier run has cut it
         already, the rows with the keys of ``drifting`` (column ``key``) are sent once more, by parts of their own.
 
-        Raises ``CapReached`` when the org refuses too large a share of the rows, ``Parked`` at a reserve, and whatever
+        Raises ``CapReached`` when the org refuses, or is not to be sent, too large a share of the rows, ``Parked`` at a reserve, and whatever
         else ended the work; a later run goes on from the ledger.
         """
         self._adopt()
+        if self._store.rounds == 0:
+            self._check_cap()  # what is quarantined is known before anything is sent
         with self._walls.slots.load:
             if self._store.rounds == 0:
                 self._cut(which="all", rows=self._store.staged)
@@ -175,14 +177,17 @@ class Loader:
         return min(policy.poll_seconds * FEW_PAUSES[min(retries, len(FEW_PAUSES) - 1)], storm)
 
     def _check_cap(self) -> None:
-        """Raises ``CapReached`` when so many rows are refused for good that something is wrong with all of them."""
+        """Raises ``CapReached`` when so many rows are refused for good, or quarantined otherwise than by a declared rule,
+        that something is wrong with all of them."""
         total = self._store.counts(self._expected)
-        lost = total.failed + total.unprocessed - self._store.transient()
+        quarantined = total.quarantined - total.set_aside
+        lost = total.failed + total.unprocessed - self._store.transient() + quarantined
         if total.staged >= SMALLEST_CAP and lost > total.staged * self._walls.policy.failed_share_max:
             raise CapReached(
-                f"Range {self._planned.partition}: {lost} of {total.staged} rows do not get through.",
-                hint="See why with `sync-pipeline rejects`. When that is mended, start the range fresh; "
-                "SYNC_FAILED_SHARE_MAX raises the cap.",
+                f"Range {self._planned.partition}: {lost} of {total.staged} rows do not get through, "
+                f"{quarantined} of them quarantined before they were sent.",
+                hint="See why with `sync-pipeline rejects`. When that is mended, begin it anew with "
+                f"`sync-pipeline restart --range {self._planned.partition} --fresh`; SYNC_FAILED_SHARE_MAX raises the cap.",
             )
 
     def _cut(

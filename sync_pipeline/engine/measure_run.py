@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from sync_pipeline.domain.errors import StateError, SyncError
+from sync_pipeline.domain.errors import StateError, Stopped, SyncError
 from sync_pipeline.domain.ledger import JobState
 from sync_pipeline.domain.night import Measurement, NightEntry
 from sync_pipeline.engine.budget import check_calls, parking_of
@@ -50,7 +50,8 @@ def run_measurement(
         walls.book.begin_measure(plan_id, run_id=run_id)
         try:
             with nullcontext() if heartbeat is not None else Heartbeat(walls, plan_id):
-                measurement = _measure(walls, night, on_event)
+                _prepare(walls, night)
+                measurement = measure(walls, night.plan_id, on_event=on_event)
         except Exception as error:
             parked = parking_of(walls, plan_id, error)
             if parked is None:
@@ -64,11 +65,18 @@ def run_measurement(
     return measurement
 
 
-def _measure(walls: Walls, night: NightEntry, on_event: Callable[[str], None]) -> Measurement:
-    check_calls(walls, night.plan, calls=VERIFY_CALLS)
-    release_jobs(walls, night.plan_id)
-    _wait_for_jobs(walls, night.plan_id)
-    return measure(walls, night.plan_id, on_event=on_event)
+def _prepare(walls: Walls, night: NightEntry) -> None:
+    """What comes before the org is read. When it fails, the measurement has failed."""
+    try:
+        check_calls(walls, night.plan, calls=VERIFY_CALLS)
+        release_jobs(walls, night.plan_id)
+        _wait_for_jobs(walls, night.plan_id)
+    except Stopped:
+        raise
+    except Exception as error:
+        if parking_of(walls, night.plan_id, error) is None:
+            walls.book.record_measure_failure(night.plan_id, str(error) or type(error).__name__)
+        raise
 
 
 def _wait_for_jobs(walls: Walls, plan_id: str) -> None:

@@ -15,7 +15,7 @@ from sync_pipeline.domain.errors import HeldElsewhere, Parked, StateError, Stopp
 from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.night import Measurement, NightEntry, RangeEntry
 from sync_pipeline.domain.plan import Plan, new_plan_id
-from sync_pipeline.engine.budget import check_before_start
+from sync_pipeline.engine.budget import check_before_start, look_again
 from sync_pipeline.engine.certificate import issue
 from sync_pipeline.engine.deciding import (
     Action,
@@ -38,7 +38,7 @@ from sync_pipeline.engine.loading import abort_orphans, end_job
 from sync_pipeline.engine.measure_run import run_measurement
 from sync_pipeline.engine.planning import plan_night
 from sync_pipeline.engine.presence import presences
-from sync_pipeline.engine.range_run import release_jobs, run_range
+from sync_pipeline.engine.range_run import Start, release_jobs, run_range
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.staging.book import Book
 
@@ -126,6 +126,7 @@ def _go_on(walls: Walls, night: NightEntry, *, rearm: bool, say: Callable[[str],
         check_idle(walls, night)
         walls.book.lift_stop(night.plan_id)
         walls.book.rearm(night.plan_id)
+        _look_again(walls, night, say)
     elif night.stop_requested_at is not None:
         say(
             f"Night {night.plan_id} of {night.plan.org} was stopped and stays so: only a person lifts a stop, by "
@@ -134,6 +135,19 @@ def _go_on(walls: Walls, night: NightEntry, *, rearm: bool, say: Callable[[str],
         return night
     say(f"Night {night.plan_id} of {night.plan.org} is unfinished and goes on.")
     return _night(walls, night.plan_id)
+
+
+def _look_again(walls: Walls, night: NightEntry, say: Callable[[str], None]) -> None:
+    """A person who starts a parked night wants it to look at once whether there is room now, and to say what is short if
+    there is none. One look for each start."""
+    if night.parked_until is None:
+        return
+    parked = look_again(walls, night, walls.book.ranges(night.plan_id))
+    if parked is None:
+        walls.book.unpark(night.plan_id)
+        return
+    walls.book.park(night.plan_id, until=parked.until, reason=parked.message)
+    say(f"Night {night.plan_id} is parked until {parked.until:%H:%M} UTC: {parked.message}")
 
 
 def _abandon(walls: Walls, night: NightEntry, say: Callable[[str], None]) -> None:
@@ -220,14 +234,16 @@ def view_of(
     """
     ranges = presences(walls.book, walls.area, plan_id, own=own)
     is_measuring = walls.area.is_measure_locked()
+    night = _night(walls, plan_id)
     return NightView(
-        night=_night(walls, plan_id),
+        night=night,
         ranges=tuple(RangeView(r.entry, r.is_locked, (runs or {}).get(r.entry.partition)) for r in ranges),
         policy=walls.policy,
         now=walls.now(),
         measure_run=measure_run,
         is_measuring=is_measuring,
         is_driven=is_driven,
+        measure_error=walls.book.measure_failure(plan_id) if night.measure_tries else "",
         only=frozenset(only),
     )
 
@@ -287,6 +303,7 @@ def drive(
     night: NightEntry,
     *,
     only: Collection[str] = (),
+    fresh: bool = False,
     wait_for_headroom: bool = False,
     on_event: Callable[[str], None] = log.info,
     on_tick: Callable[[], None] = lambda: None,
@@ -294,15 +311,17 @@ def drive(
     """Runs a night without an orchestrator until its verdict, a stop, or a parking; returns it as it stands then.
 
     The caller holds ``area.lock_driver()`` since before it opened the night. Up to ``policy.lanes`` ranges run at once as
-    threads. With ``only`` no other ranges are started, and those are run even when the night has its verdict. Raises
+    threads. With ``only`` no other ranges are started, and those are run even when the night has its verdict; with ``fresh``
+    they are begun anew, whatever is staged of them. Raises
     ``HeldElsewhere`` at once when another process works on the night, and a ``UserError`` when a lane met one.
     """
     with Heartbeat(walls, night.plan_id) as heartbeat:
         check_idle(walls, night)
         lanes = _Lanes(walls, night.plan_id, heartbeat, on_event)
         try:
-            for partition in only:
-                lanes.launch(partition)
+            is_parked = night.parked_until is not None and walls.now() < night.parked_until
+            for partition in () if is_parked else only:
+                lanes.launch(partition, start="fresh" if fresh else "auto")
             _Driver(walls, night.plan_id, lanes, heartbeat, only, wait_for_headroom, on_event, on_tick).run()
         except BaseException as error:
             walls.interruption.interrupt(str(error) or type(error).__name__)
@@ -345,7 +364,8 @@ class _Driver:
             self._lanes.raise_user_error()
             if not self._walls.book.is_newest(self._plan_id):
                 raise Stopped(f"Stopped: a newer night has taken the place of night {self._plan_id}.")
-            view = view_of(self._walls, self._plan_id, own=self._lanes.running, only=self._only)
+            own = self._lanes.running
+            view = view_of(self._walls, self._plan_id, runs=self._lanes.lost, own=own, only=self._only)
             decision = decide(view)
             if decision.line != said:
                 self._on_event(decision.line)
@@ -354,7 +374,8 @@ class _Driver:
             if any(isinstance(a, Conclude) and moved for a, moved in zip(decision.actions, has_moved, strict=True)):
                 return
             if self._lanes.running:
-                self._lanes.wait()
+                if not self._lanes.wait():
+                    self._walls.sleep(TURN_SECONDS)
             elif not any(has_moved):
                 if not self._may_wait(view, decision):
                     return
@@ -371,8 +392,7 @@ class _Driver:
                 self._lanes.launch(partition)
                 return True
             case Measure():
-                self._measure()
-                return True
+                return self._measure()
             case ReportDead():
                 raise StateError("This door starts no runs of its own, yet one was reported dead.")
             case _:
@@ -384,12 +404,14 @@ class _Driver:
         if view.night.stop_requested_at is not None:
             return False
         if view.night.parked_until is not None and view.now < view.night.parked_until and not decision.actions:
-            return self._wait_for_headroom
+            # The next start gives a night of that age up; nobody waits for one any longer.
+            is_young = view.now - view.night.opened_at < self._walls.policy.night_age_max
+            return self._wait_for_headroom and is_young
         is_busy = view.is_measuring or any(r.is_active for r in view.ranges)
         return bool(decision.actions) or decision.again_at is not None or is_busy
 
-    def _measure(self) -> None:
-        """One try; a failed one is counted in the book, and ``decide`` knows when to give up."""
+    def _measure(self) -> bool:
+        """One try, and whether it was measured; a failed one is counted in the book, and ``decide`` knows when to give up."""
         try:
             run_measurement(self._walls, self._plan_id, heartbeat=self._heartbeat, on_event=self._on_event)
         except UserError:
@@ -398,6 +420,11 @@ class _Driver:
             self._walls.interruption.check()
             told = "waits" if isinstance(error, Parked | HeldElsewhere) else "failed"
             self._on_event(f"The measurement {told}: {error}")
+            return False
+        except Exception as error:
+            log.error("the measurement failed unexpectedly", exc_info=error)
+            return False
+        return True
 
 
 def _pause(view: NightView, decision: Decision) -> float:
@@ -417,6 +444,10 @@ class _Lanes:
         self._on_event = on_event
         self._pool = ThreadPoolExecutor(max_workers=walls.policy.lanes, thread_name_prefix="lane")
         self._futures: dict[str, Future[RangeEntry]] = {}
+        self._trails: dict[str, object] = {}
+        """What the book said of a range when it was launched."""
+        self.lost: dict[str, RunFact] = {}
+        """The runs that failed before they came as far as the book, which cannot count them, by partition."""
         self._user_error: UserError | None = None
 
     @property
@@ -427,28 +458,45 @@ class _Lanes:
     def has_room(self) -> bool:
         return len(self._futures) < self._walls.policy.lanes
 
-    def launch(self, partition: str) -> None:
+    def launch(self, partition: str, *, start: Start = "auto") -> None:
+        self._trails[partition] = self._trail(partition)
         self._futures[partition] = self._pool.submit(
-            run_range, self._walls, self._plan_id, partition, heartbeat=self._heartbeat, on_event=self._on_event
-        )
+            run_range, self._walls, self._plan_id, partition,
+            start=start, heartbeat=self._heartbeat, on_event=self._on_event,
+        )  # fmt: skip
 
-    def wait(self) -> None:
-        """Until a range ends, or for a moment."""
+    def wait(self) -> bool:
+        """Until a range ends, or for a moment; whether every run that has ended left a trail in the book. One that did not
+        would be launched again at once, and for ever."""
         wait(self._futures.values(), timeout=TURN_SECONDS, return_when=FIRST_COMPLETED)
-        self._collect()
+        return self._collect()
 
-    def _collect(self) -> None:
+    def _trail(self, partition: str) -> object:
+        entry = self._walls.book.range(self._plan_id, partition)
+        return (entry.runs, entry.attempts, entry.state) if entry is not None else None
+
+    def _collect(self) -> bool:
+        is_told = True
         for partition, future in list(self._futures.items()):
             if not future.done():
                 continue
             del self._futures[partition]
             error = future.exception()
+            if error is not None and self._trail(partition) == self._trails[partition]:
+                is_told = False
+                if not isinstance(error, HeldElsewhere | Parked | Stopped):
+                    self._count_lost(partition)
             if isinstance(error, UserError):
                 self._user_error = error
             if isinstance(error, SyncError):
                 self._on_event(f"range {partition}: {error}")
             elif error is not None:
                 log.error("range %s failed unexpectedly", partition, exc_info=error)
+        return is_told
+
+    def _count_lost(self, partition: str) -> None:
+        failed = self.lost[partition].failed + 1 if partition in self.lost else 1
+        self.lost[partition] = RunFact("", "ended", since=self._walls.now(), failed=failed)
 
     def raise_user_error(self) -> None:
         """What a person must mend ends the night; every other lane would meet it too."""
@@ -482,10 +530,12 @@ def stop(walls: Walls) -> int:
     return release_jobs(walls, night.plan_id)
 
 
-def restart(walls: Walls, *, partitions: Collection[str] | None = None) -> NightEntry:
+def restart(
+    walls: Walls, *, partitions: Collection[str] | None = None, say: Callable[[str], None] = log.info
+) -> NightEntry:
     """Lifts a stop and gives ranges new attempts; returns the night, which is open again if its verdict left them out.
 
-    ``None`` means those that are held, given up or failed. Ranges that somebody works on are left alone.
+    A night that is parked looks again whether there is room, and stays parked if not. ``None`` means those that are held, given up or failed. Ranges that somebody works on are left alone.
     """
     night = walls.book.newest()
     if night is None:
@@ -501,7 +551,7 @@ def restart(walls: Walls, *, partitions: Collection[str] | None = None) -> Night
     else:
         wanted = [e for e in idle if e.partition in partitions]
     walls.book.lift_stop(night.plan_id)
-    walls.book.unpark(night.plan_id)
+    _look_again(walls, night, say)
     walls.book.rearm(night.plan_id, [e.partition for e in wanted])
     if night.verdict is not None and wanted and all(e.state is not RangeState.DONE for e in wanted):
         walls.book.clear_verdict(night.plan_id)

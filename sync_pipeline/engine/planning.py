@@ -26,7 +26,7 @@ from sync_pipeline.domain.types import check_mapping
 from sync_pipeline.engine.boundaries import SPLIT_ABOVE, chosen, merged, with_candidates
 from sync_pipeline.engine.duplicates import SCHEMA as NO_GROUPS
 from sync_pipeline.engine.equality import folds_case
-from sync_pipeline.engine.findings import reserve
+from sync_pipeline.engine.findings import reserve, where_to_look
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.salesforce.soql import Limit
 
@@ -87,6 +87,7 @@ def plan_night(walls: Walls, *, plan_id: str) -> tuple[Plan, pl.DataFrame]:
     previous = _previous(walls)
     plan, groups = make_plan(walls, plan_id=plan_id, previous=previous)
     check_plausible(plan, previous, walls.policy)
+    _check_not_emptied(walls, plan)
     return replace(plan, notes=(*plan.notes, *others, *told)), groups
 
 
@@ -137,6 +138,23 @@ def check_plausible(plan: Plan, previous: Plan | None, policy: Policy) -> None:
         raise PlanRefused(
             f"The source holds {plan.expected} rows; the last plan counted {previous.expected}.",
             hint=f"If that is right, set SYNC_SOURCE_SHARE_MIN below {policy.source_share_min} for one night.",
+        )
+
+
+def _check_not_emptied(walls: Walls, plan: Plan) -> None:
+    """Raises ``PlanRefused`` for a source without any row while the org holds keys: nobody could tell a source that is
+    empty from one that this user may not read, or that has another name. One call, for an empty source alone."""
+    if plan.profile.rows:
+        return
+    try:
+        held = walls.soql.count()
+        told = f"{held} rows with a key"
+    except RequestRefused as error:  # a table that is too large to be counted is not empty
+        held, told = 1, f"rows that could not be counted ({error.message})"
+    if held:
+        raise PlanRefused(
+            f"{plan.source_object} holds no row that can be read, while {plan.target_object} holds {told}.",
+            hint=where_to_look(plan.source_object, plan.org.dataspace),
         )
 
 
@@ -198,6 +216,26 @@ def make_plan(walls: Walls, *, plan_id: str, previous: Plan | None) -> tuple[Pla
         notes=(*_notes_on(profile), *notes, *_shortages(forecast, walls.policy)),
     )
     return plan, groups
+
+
+def forecast_now(walls: Walls, forecast: Forecast, *, unsent: float, unread: float) -> Forecast:
+    """The same forecast beside what is left now, for the shares of its rows that are not sent and not read yet. One call;
+    what cannot be asked is not known."""
+    limits = _limits(walls, [])
+    api, batches = limits.get("DailyApiRequests"), limits.get("DailyBulkApiBatches")
+    storage = limits.get("DataStorageMB")
+    return replace(
+        forecast,
+        api_calls=math.ceil(forecast.api_calls * max(unsent, unread)),
+        ingest_batches=math.ceil(forecast.ingest_batches * unsent),
+        disk_bytes=math.ceil(forecast.disk_bytes * unread),
+        api_calls_left=api.remaining if api is not None else None,
+        api_calls_max=api.max if api is not None else None,
+        ingest_batches_left=batches.remaining if batches is not None else None,
+        storage_mb=math.ceil(forecast.storage_mb * unsent) if forecast.storage_mb is not None else None,
+        storage_mb_left=storage.remaining if storage is not None else None,
+        disk_bytes_free=walls.area.free_bytes(),
+    )
 
 
 def check_forecast(plan: Plan, policy: Policy) -> list[str]:
@@ -268,7 +306,7 @@ def _forecast(walls: Walls, counts: Sequence[int]) -> tuple[Forecast, list[str]]
 def _storage_mb(walls: Walls, rows: int) -> int | None:
     """Data storage for the rows that the org does not hold yet, by one count of those it does."""
     try:
-        new = max(rows - walls.soql.count(), 0)
+        new = max(rows - walls.soql.count(), 0) if rows else 0
     except RequestRefused:  # a count of a large table may take longer than the org allows
         return None
     return math.ceil(new * RECORD_KB / 1024)

@@ -22,6 +22,7 @@ from sync_pipeline.domain.errors import (
     CapReached,
     DiskFull,
     Drift,
+    EngineGone,
     HeldElsewhere,
     Parked,
     Passing,
@@ -32,7 +33,7 @@ from sync_pipeline.domain.errors import (
 from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, RangeState
 from sync_pipeline.domain.night import JobEntry, NightEntry, RangeEntry
 from sync_pipeline.domain.plan import Plan, PlannedRange
-from sync_pipeline.engine.budget import check_calls, check_disk, check_range, parking_of
+from sync_pipeline.engine.budget import check_calls, check_disk, check_range, look_again, parking_of
 from sync_pipeline.engine.equality import Equality
 from sync_pipeline.engine.extraction import extract
 from sync_pipeline.engine.heartbeat import Heartbeat
@@ -156,6 +157,8 @@ def _work(
     schema = staged_schema(walls.mapping, target)
     with RangeStore.open(folder, schema, walls.catalogues, disk=walls.disk, now=walls.now, sleep=walls.sleep) as store:
         _check_headroom(walls, night.plan, planned, store)
+        if night.parked_until is not None and (parked := look_again(walls, night, walls.book.ranges(plan_id))):
+            raise parked  # for batches or data storage, which no answer tells unasked
         expected = planned.expected
         if store.is_read:
             expected = store.expected
@@ -218,7 +221,9 @@ def _end_badly(walls: Walls, plan_id: str, partition: str, error: BaseException)
     reason = str(error) or type(error).__name__
     is_over = isinstance(error, CapReached)
     is_ended_by_person = isinstance(error, Stopped) or not isinstance(error, Exception)
-    is_attempt = not is_ended_by_person and not isinstance(error, Parked | HeldElsewhere)
+    # A catalogue that somebody else keeps open counts: nothing would tell a reader that never lets go from one that does.
+    is_attempt = not is_ended_by_person and not isinstance(error, Parked | EngineGone)
+    deadline = walls.clock() + walls.policy.night_age_max.total_seconds()
     state = RangeState.GIVEN_UP if is_over else RangeState.PARKED if isinstance(error, Parked) else RangeState.FAILED
     try:
         if is_over or is_ended_by_person:
@@ -230,6 +235,8 @@ def _end_badly(walls: Walls, plan_id: str, partition: str, error: BaseException)
                 walls.book.end_run(plan_id, partition, state=state, error=reason, failed_attempt=is_attempt)
                 return
             except DiskFull as full:
+                if walls.clock() > deadline:
+                    raise
                 # Whoever decides what comes next knows only the book: until that has room, the range is kept here.
                 log.warning("range %s waits for room: %s", partition, full.message)
                 walls.sleep(FULL_DISK_PAUSE)

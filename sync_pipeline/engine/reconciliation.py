@@ -107,11 +107,13 @@ def measure(
             measurement = measuring.run()
             if record:
                 measuring.keep_drift(walls.area.night_folder(plan_id) / DRIFT_FILE)
-    except (Stopped, Refused):
+    except Stopped:
         raise
     except Exception as error:
-        # A limit or a full disk parks the night; it says nothing against the measurement.
-        if record and parking_of(walls, plan_id, error) is None:
+        # A limit or a full disk parks the night; it says nothing against the measurement. Nor does a range that is being
+        # worked on, as long as that can be seen: what refuses the measurement and cannot be seen is never waited for.
+        is_waiting = isinstance(error, Refused) and any(walls.area.is_range_locked(r.partition) for r in plan)
+        if record and not is_waiting and parking_of(walls, plan_id, error) is None:
             walls.book.record_measure_failure(plan_id, str(error) or type(error).__name__)
         raise
     if record:
@@ -377,9 +379,11 @@ class _Measuring:
         """Staged rows of a range, typed, each with whether it was saved in the org.
 
         Raises ``StateError`` when a finished range has not all of its rows here, unless they are only wanted to explain
-        what the source has changed since.
+        what the source has changed since. Of a range that is not finished nothing is claimed, so what is left of it may
+        be damaged.
         """
         entry = self._entries.get(planned.partition)
+        is_claimed = entry is not None and entry.state in (RangeState.DONE, RangeState.DRIFTING)
         rows = saved = 0
         if entry is not None:
             try:
@@ -390,14 +394,17 @@ class _Measuring:
                         yield frame, sent
                     is_whole = store is not None and store.is_read
             except StateError as error:
-                if self._against == "staged":
-                    raise
+                if self._against == "staged" and is_claimed:
+                    raise StateError(
+                        f"The state of range {planned.partition} is damaged, so its rows cannot be compared: {error.message}",
+                        hint=f"Begin it anew with `sync-pipeline restart --range {planned.partition} --fresh`.",
+                    ) from error
                 log.warning("what was staged of range %s explains nothing: %s", planned.partition, error.message)
                 is_whole = False
         if entry is None or not is_whole or rows != entry.counts.staged:
             self._unread.add(planned.place)
         self._staged[planned.place] = rows
-        if entry is None or self._against == "source" or entry.state not in (RangeState.DONE, RangeState.DRIFTING):
+        if entry is None or self._against == "source" or not is_claimed:
             return
         if (rows, saved) != (entry.counts.staged, entry.counts.succeeded):
             raise StateError(
@@ -497,10 +504,13 @@ class _Measuring:
             entry = self._entries.get(by_place[int(str(place))].partition)
             if entry is None:
                 continue
-            with self._store(entry) as store:
-                if store is not None:
-                    found = store.fates(rows.select("key"))
-                    fates.append(found.select(pl.col(name).cast(kind) for name, kind in FATES.items()))
+            try:
+                with self._store(entry) as store:
+                    if store is not None:
+                        found = store.fates(rows.select("key"))
+                        fates.append(found.select(pl.col(name).cast(kind) for name, kind in FATES.items()))
+            except StateError as error:
+                log.warning("the ledger of range %s explains nothing: %s", entry.partition, error.message)
         if present is None:
             present = pl.DataFrame(
                 schema=dict.fromkeys(("key", "Id", "LastModifiedDate", "LastModifiedById"), pl.String)

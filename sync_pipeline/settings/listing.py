@@ -234,7 +234,7 @@ STEERING: Final[tuple[Setting, ...]] = (
     ),
     _steering(
         "failed_share_max", "SYNC_FAILED_SHARE_MAX", decimal(least=0, most=1), "share",
-        "A range with more rows refused for good than this stops sending: something is wrong with all of them",
+        "A range with more rows refused for good or quarantined than this stops sending: something is wrong with all of them",
     ),
     _steering(
         "api_reserve", "SYNC_API_RESERVE", decimal(least=0, most=0.95), "share",

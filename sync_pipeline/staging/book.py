@@ -398,6 +398,11 @@ class Book:
                 (plan_id, self._instant(), error),
             )
 
+    def measure_failure(self, plan_id: str) -> str:
+        """Why the newest measurement of the night failed; empty when it did not, or none has ended."""
+        rows = self._rows("SELECT error FROM measurement WHERE plan_id = ? ORDER BY number DESC LIMIT 1", plan_id)
+        return str(rows[0]["error"] or "") if rows else ""
+
     def record_verdict(self, plan_id: str, verdict: Verdict, *, reasons: Sequence[str] = (), seconds: float) -> None:
         """How the night ended; a later verdict takes the place of this one, which stays in the history."""
         document = json.dumps(list(reasons), ensure_ascii=False)

@@ -31,7 +31,7 @@ from typing import Any, Final, Literal, Self
 import duckdb
 import polars as pl
 
-from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, StateError, SyncError
+from sync_pipeline.domain.errors import DiskFull, EngineGone, HeldElsewhere, StateError, SyncError
 from sync_pipeline.domain.ledger import Counts, Cursor, Page, RowOutcome, UploadPart
 from sync_pipeline.staging.arrow import frame_of, handed_over
 from sync_pipeline.staging.catalogues import Catalogues, check_unattached
@@ -56,8 +56,13 @@ Render = Callable[[pl.DataFrame, Path], tuple[int, int]]
 FILE: Final = "range.duckdb"
 SPILL: Final = "spill"
 LAYOUT: Final = "1"
-HELD: Final = ("Could not set lock on file", "Unique file handle conflict")
-"""Signs of an error that says that another process has a catalogue open, or a DuckDB of this one that has given up."""
+HELD: Final = (
+    "Could not set lock on file",
+    "Unique file handle conflict",
+    "with a different configuration than existing",
+)
+"""Signs of an error that says that another process has a catalogue open, or another DuckDB of this one. Everything else
+that keeps a catalogue from being opened lasts: to wait for it would be to wait for ever."""
 INVALIDATED: Final = "database has been invalidated"
 """Sign of an error that says that an earlier one has ended all of DuckDB."""
 SWEPT: Final = (".parquet", ".csv", PASSING)
@@ -69,7 +74,9 @@ REJECT_ROWS: Final = 20_000
 """Rejected rows that are looked up at once, with their values."""
 KEY_TYPES: Final = {"row": "BIGINT", "key": "VARCHAR"}
 SENT_TYPES: Final = {"part": "INTEGER", "row": "BIGINT", "key": "VARCHAR", "id": "VARCHAR", "created": "BOOLEAN"}
-FRESH_HINT: Final = "Run the range again with `start: fresh`, or the night with `sync-pipeline sync --fresh`."
+FRESH_HINT: Final = (
+    "Begin the range anew with `sync-pipeline restart --range KEY --fresh`, or in Dagster with `start: fresh`."
+)
 
 VIEWS_START: Final = "-- Views."
 SCHEMA: Final = resources.files("sync_pipeline.staging").joinpath("schema.sql").read_text(encoding="utf-8")
@@ -172,8 +179,10 @@ class RangeStore:
         except duckdb.Error as error:
             catalogues.detach(database)
             raise _told(folder, "cannot be used", error, hint=FRESH_HINT) from None
-        except BaseException:
+        except BaseException as error:
             catalogues.detach(database)
+            if isinstance(error, ValueError):  # what is no text, no number or no JSON where there should be
+                raise _damaged(folder, error) from None
             raise
         return store
 
@@ -181,7 +190,7 @@ class RangeStore:
     def read_only(cls, folder: Path, *, memory: str = "128MB") -> RangeStore:
         """A range at rest, to be looked at by anybody; it still answers after its rows were cleared away.
 
-        Raises ``StateError`` when there is none, ``HeldElsewhere`` while its owner works on it.
+        Raises ``StateError`` when there is none or it is damaged, ``HeldElsewhere`` while its owner works on it.
         """
         if not (folder / FILE).exists():
             raise StateError(f"There is no range in {folder}.", hint="Its ledger was cleared away, or it never ran.")
@@ -197,6 +206,11 @@ class RangeStore:
         except duckdb.Error as error:
             database.close()
             raise _told(folder, "cannot be read", error, hint=FRESH_HINT) from None
+        except BaseException as error:
+            database.close()
+            if isinstance(error, ValueError):  # what is no text, no number or no JSON where there should be
+                raise _damaged(folder, error) from None
+            raise
         return store
 
     def close(self) -> None:
@@ -997,6 +1011,8 @@ class RangeStore:
 
     def _failed(self, error: duckdb.Error) -> SyncError:
         hint = "Look at free disk space and at SYNC_DUCKDB_MEMORY, then run the range again."
+        if self._catalogues is None and INVALIDATED in str(error):  # a reader's DuckDB is its own, and so was the error
+            return _damaged(self._folder, error)
         return _told(self._folder, "failed", error, hint=hint)
 
     @contextmanager
@@ -1095,10 +1111,14 @@ def _told(folder: Path, what: str, error: duckdb.Error, *, hint: str) -> SyncErr
     if is_full(error):
         return DiskFull(f"The disk has no room for the catalogue {folder / FILE}: {error}.", hint=ROOM_HINT)
     if INVALIDATED in str(error):  # by another range: it costs this one no attempt
-        return HeldElsewhere(f"DuckDB has given up after an error in another range: {error}.", hint="Run it again.")
+        return EngineGone(f"DuckDB has given up after an error in another range: {error}.", hint="Run it again.")
     if isinstance(error, duckdb.FatalException):
         hint = FRESH_HINT
     return StateError(f"The catalogue {folder / FILE} {what}: {error}.", hint=hint)
+
+
+def _damaged(folder: Path, error: Exception) -> StateError:
+    return StateError(f"The catalogue {folder / FILE} is damaged: {error}.", hint=FRESH_HINT)
 
 
 def _connect(folder: Path, *, memory: str) -> duckdb.DuckDBPyConnection:
@@ -1114,6 +1134,8 @@ def _connect(folder: Path, *, memory: str) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(str(folder / FILE), read_only=True, config=config)
     except duckdb.Error as error:
+        if not any(sign in str(error) for sign in HELD):
+            raise _told(folder, "cannot be opened for reading", error, hint=FRESH_HINT) from None
         raise HeldElsewhere(
             f"The catalogue {folder / FILE} cannot be opened for reading: {error}.",
             hint="Is its range being worked on? Wait until it is at rest; see `sync-pipeline status`.",

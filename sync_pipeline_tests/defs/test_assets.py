@@ -67,6 +67,8 @@ def test_a_range_is_told_by_numbers_and_its_checks_and_the_night_by_a_report(sta
     }
     assert stage.checks(measured.run_id) == {
         "every_range_done": True,
+        "every_row_accounted": True,
+        "rows_compared": True,
         "present_equals_expected": True,
         "values_equal": True,
         "api_budget_kept": True,

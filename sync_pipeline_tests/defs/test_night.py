@@ -348,6 +348,22 @@ def test_a_stop_needs_no_login_and_a_restart_goes_on(stage: Stage) -> None:
     assert stage.play().verdict is Verdict.RECONCILED
 
 
+def test_a_restart_of_a_parked_night_looks_again_and_goes_on_when_there_is_room(stage: Stage) -> None:
+    stage.org.set_setting("limits", {"DailyBulkApiBatches": {"Max": 15_000, "Used": 15_000}})
+    stage.plan()
+    stage.org.set_setting("limits", {"DailyBulkApiBatches": {"Max": 15_000, "Used": 14_999}})
+
+    in_vain = stage.run("restart_ranges")
+    reason = stage.night.parked_reason
+    by_hand = stage.sync(stage.partitions[0])
+    stage.org.set_setting("limits", {})
+    restarted = stage.run("restart_ranges")
+
+    assert (in_vain.success, by_hand.success, restarted.success) == (True, False, True)
+    assert reason == "About 2 ingest batches are needed; 1 are left today."
+    assert (stage.night.parked_until, stage.entry(stage.partitions[0]).attempts) == (None, 0)
+
+
 def test_a_plan_by_the_schedule_does_not_lift_a_stop(stage: Stage) -> None:
     stage.plan()
     assert stage.run("stop_night").success

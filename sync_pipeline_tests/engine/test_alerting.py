@@ -75,14 +75,15 @@ class Nights:
 
     def end(self, plan_id: str, *, missing: tuple[str, ...] = (), verdict: Verdict | None = None) -> None:
         """Measured, one row missing in each of these ranges, and judged."""
+        saved = sum(entry.counts.succeeded for entry in self.book.ranges(plan_id)) or 20
         self.book.record_measurement(
             plan_id,
             Measurement(
                 level="values",
                 measured_at=self.clock.now,
                 seconds=1.0,
-                expected=20,
-                present=20 - len(missing),
+                expected=saved,
+                present=saved - len(missing),
                 missing=len(missing),
                 different=0,
                 orphans=0,

@@ -90,7 +90,8 @@ def test_its_checks_are_those_of_the_night(quiet: World) -> None:
     names = [check["name"] for check in newest(quiet)["checks"]]
 
     assert names == [
-        "source_plausible", "every_range_done", "present_equals_expected", "values_equal", "api_budget_kept", "ended_in_time",
+        "source_plausible", "every_range_done", "every_row_accounted", "rows_compared", "present_equals_expected",
+        "values_equal", "api_budget_kept", "ended_in_time",
     ]  # fmt: skip
 
 

@@ -823,3 +823,118 @@ def test_a_range_whose_runs_all_fail_is_launched_as_often_as_the_cap_says(seed: 
 
     assert night.launched == {A: Policy().range_attempts, B: Policy().range_attempts}
     assert night.night.verdict is Verdict.NOT_RECONCILED
+
+
+POLICIES = st.builds(
+    Policy, range_attempts=st.integers(1, 4), repairs=st.integers(0, 3), measurements=st.integers(1, 4)
+)
+
+
+@dataclass
+class Hostile(Night):
+    """A night in which nothing has to get through, ever. Time stands still but for what is waited for by the clock."""
+
+    policy: Policy = field(default_factory=Policy)
+    fates: tuple[str, ...] = ()
+    parkings_left: int = 6
+    lost: dict[str, RunFact] = field(default_factory=dict)
+    lost_measure: RunFact | None = None
+    measured: int = 0
+    parkings: int = 0
+    repaired: int = 0
+
+    def seen(self) -> NightView:
+        return NightView(
+            night=self.night,
+            ranges=tuple(
+                RangeView(e, is_locked=e.partition in self.running, run=self.lost.get(e.partition))
+                for e in self.entries.values()
+            ),
+            policy=self.policy,
+            now=self.now,
+            measure_run=self.lost_measure,
+        )
+
+    def luck(self, *fates: str) -> str:
+        choice = self.chance.choice(
+            [fate for fate in self.fates if fate in (*fates, "lost", "killed", "well")] or ["fails"]
+        )
+        if choice == "parked":
+            self.parkings_left -= 1
+            return "parked" if self.parkings_left >= 0 else "fails"
+        return choice
+
+    def park(self) -> None:
+        self.parkings += 1
+        super().park()
+
+    def look(self) -> None:
+        """Does what is decided; with nothing to do, somebody must be at work, or a time must be known."""
+        decision = decide(self.seen())
+        for action in decision.actions:
+            self.do(action)
+        if not decision.actions and self.running:
+            self.end_run(self.chance.choice(sorted(self.running)))
+        elif not decision.actions:
+            assert decision.again_at is not None and decision.again_at > self.now, f"stands still: {decision.line}"
+            self.now = decision.again_at
+
+    def do(self, action: Action) -> None:
+        if isinstance(action, Repair):
+            self.repaired += len(action.partitions)
+        if isinstance(action, Launch) and self.chance.choice((*self.fates, "well")) == "lost":
+            self.launched[action.partition] += 1
+            failed = self.lost[action.partition].failed + 1 if action.partition in self.lost else 1
+            self.lost[action.partition] = RunFact("lost", "ended", self.now, runs=action.number, failed=failed)
+            return
+        if isinstance(action, Launch) and action.partition in self.lost:  # the newest run is known by its lock alone
+            self.lost[action.partition] = replace(self.lost[action.partition], runs=action.number)
+        if isinstance(action, Launch):
+            action = Launch(action.partition, self.entries[action.partition].runs + 1)
+        super().do(action)
+
+    def measure(self) -> None:
+        self.measured += 1
+        fate = self.luck("fails", "parked", "drift", "killed", "lost")
+        if fate == "lost":
+            failed = self.lost_measure.failed + 1 if self.lost_measure is not None else 1
+            self.lost_measure = RunFact("lost", "ended", self.now, failed=failed)
+            return
+        tries = self.night.measure_tries + (self.night.measuring_since is not None)  # as the book counts at a beginning
+        self.night = replace(self.night, measure_tries=tries, measuring_since=self.now, measure_seen_at=self.now)
+        match fate:
+            case "killed":
+                return
+            case "fails":
+                self.night = replace(self.night, measure_tries=tries + 1)
+            case "parked":
+                self.park()
+            case _:
+                self.found(DRIFT if fate == "drift" else EQUAL)
+                self.lost_measure = None
+        self.night = replace(self.night, measuring_since=None)
+
+
+FATES = st.lists(
+    st.sampled_from(["fails", "killed", "parked", "lost", "drift", "well"]), min_size=1, max_size=6, unique=True
+)
+
+
+@settings(max_examples=300)
+@given(seed=st.integers(0, 2**32), policy=POLICIES, fates=FATES)
+def test_no_night_repeats_itself_for_ever_without_a_time_to_wait_for(
+    seed: int, policy: Policy, fates: list[str]
+) -> None:
+    night = Hostile(random.Random(seed), 0, policy=policy, fates=tuple(fates))
+
+    looks = 0
+    while night.night.verdict is None:
+        night.look()
+        looks += 1
+        assert looks < 500, f"it goes on for ever: {decide(night.seen()).line}"
+
+    tries = policy.range_attempts
+    for partition, launched in night.launched.items():
+        assert launched <= tries * (1 + policy.repairs) + night.parkings, partition
+    assert night.measured <= policy.measurements * (1 + night.repaired) + night.parkings
+    assert night.repaired <= policy.repairs * len(night.entries)

@@ -6,14 +6,19 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sync_pipeline.domain.errors import PlanRefused
 from sync_pipeline.domain.keys import KeyRange
-from sync_pipeline.domain.ledger import Counts, RangeState
+from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.night import Measurement, NightEntry, RangeEntry
 from sync_pipeline.domain.plan import Forecast, OrgIdentity, Plan, PlannedRange, SourceProfile
 from sync_pipeline.domain.policy import Policy
+from sync_pipeline.engine.alerting import failing_of
+from sync_pipeline.engine.deciding import judge
 from sync_pipeline.engine.findings import Finding, deadline_at, night_findings, plan_findings, range_findings
+from sync_pipeline.engine.night import is_clean
 
 OPENED = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 FORECAST = Forecast(api_calls=100, ingest_batches=1, disk_bytes=1, seconds=1.0, api_calls_left=1000, api_calls_max=2000)
@@ -74,10 +79,12 @@ def test_an_equal_night_passes_every_check() -> None:
         (replace(EQUAL, different=1), ["values_equal"]),
         (replace(EQUAL, orphans=7, present=17), []),
         (replace(EQUAL, level="keys", different=None), []),
-        (None, ["present_equals_expected", "values_equal"]),
+        (None, ["rows_compared", "present_equals_expected", "values_equal"]),
+        (replace(EQUAL, expected=9), ["every_row_accounted"]),
+        (replace(EQUAL, expected=0, orphans=10), ["every_row_accounted", "rows_compared"]),
         (
             Measurement("values", OPENED, 1.0, 10, error="the org did not answer"),
-            ["present_equals_expected", "values_equal"],
+            ["rows_compared", "present_equals_expected", "values_equal"],
         ),
     ],
 )
@@ -89,6 +96,87 @@ def test_a_range_that_was_given_up_is_named() -> None:
     findings = night_findings(NIGHT, [DONE, replace(DONE, partition="m-2", state=RangeState.GIVEN_UP)], Policy())
     assert failed(findings) == ["every_range_done"]
     assert "m-2 is given up" in findings[0].message
+
+
+NOTHING = Measurement("values", OPENED, 1.0, expected=0, present=0, missing=0, different=0, orphans=0)
+
+
+@pytest.mark.parametrize("level", ["values", "keys", "counts"])
+@pytest.mark.parametrize(
+    ("present", "counts", "is_proof"),
+    [
+        (0, Counts(), True),
+        (7, Counts(), False),
+        (0, Counts(expected=10, staged=10, quarantined=10), False),
+        (7, Counts(expected=10, staged=10, quarantined=10), False),
+        (7, Counts(expected=10, staged=10, quarantined=10, set_aside=10), False),
+    ],
+)
+def test_nothing_is_proven_by_nothing_unless_both_sides_are_empty(
+    level: str, present: int, counts: Counts, is_proof: bool
+) -> None:
+    night = replace(NIGHT, measurement=replace(NOTHING, level=level, present=present))
+    ranges = [replace(DONE, counts=counts)]
+
+    verdict, reasons = judge(night, ranges)
+
+    assert failed(night_findings(night, ranges, Policy())) == ([] if is_proof else ["rows_compared"])
+    assert verdict.is_clean is is_proof
+    if not is_proof:
+        assert verdict is Verdict.NOT_RECONCILED
+        assert "the data space (default), at the rights of the run-as user" in reasons[0]
+
+
+COUNTED = st.integers(0, 3)
+COUNTS = st.builds(
+    Counts, expected=COUNTED, staged=COUNTED, created=COUNTED, updated=COUNTED, failed=COUNTED, quarantined=COUNTED
+)
+
+
+@given(
+    states=st.lists(
+        st.tuples(st.sampled_from([RangeState.DONE, RangeState.GIVEN_UP, RangeState.HELD]), COUNTS),
+        min_size=1,
+        max_size=3,
+    ),
+    measurement=st.builds(
+        Measurement,
+        level=st.sampled_from(["values", "keys", "counts"]),
+        measured_at=st.just(OPENED),
+        seconds=st.just(1.0),
+        expected=st.integers(0, 9),
+        present=st.integers(0, 9),
+        missing=st.integers(0, 1),
+        different=st.none() | st.integers(0, 1),
+        doubled=st.none() | st.integers(0, 1),
+        orphans=st.none() | st.integers(0, 2),
+    ),
+)
+def test_verdict_checks_alert_and_exit_code_agree_on_every_measured_night(
+    states: list[tuple[RangeState, Counts]], measurement: Measurement
+) -> None:
+    ranges = [replace(DONE, partition=f"p-{n}", state=state, counts=counts) for n, (state, counts) in enumerate(states)]
+    night = replace(NIGHT, measurement=measurement)
+
+    verdict, reasons = judge(night, ranges)
+
+    ended = replace(night, verdict=verdict, verdict_reasons=reasons)
+    failing = failed(night_findings(ended, ranges, Policy()))
+    told = failing_of(ended, ranges, Policy())
+    assert bool(failing) is (verdict is Verdict.NOT_RECONCILED)
+    assert {check.split(" ")[0] for check in told} - {"no_row_rejected"} == set(failing)
+    assert is_clean(ended) is (told == ())
+
+
+def test_rows_that_were_saved_and_not_compared_fail_every_judge() -> None:
+    ranges = [replace(DONE, partition=name, counts=Counts(expected=10, staged=10, created=10)) for name in ("a", "b")]
+    night = replace(NIGHT, measurement=replace(EQUAL, expected=18, present=18))
+
+    verdict, reasons = judge(night, ranges)
+
+    assert (verdict, reasons) == (Verdict.NOT_RECONCILED, ("20 rows saved, 18 compared",))
+    assert failed(night_findings(night, ranges, Policy())) == ["every_row_accounted"]
+    assert failing_of(replace(night, verdict=verdict), ranges, Policy()) == ("every_row_accounted",)
 
 
 def test_calls_out_of_the_reserve_break_the_budget() -> None:

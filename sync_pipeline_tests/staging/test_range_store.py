@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, StateError, Unreadable
+from sync_pipeline.domain.errors import DiskFull, EngineGone, HeldElsewhere, StateError, Unreadable
 from sync_pipeline.domain.ledger import Counts, Cursor, UploadPart
 from sync_pipeline.staging.cutting import place
 from sync_pipeline.staging.durable import Disk
@@ -762,7 +762,7 @@ def test_a_catalogue_that_ends_all_of_duckdb_costs_the_others_no_more_than_a_new
             blamed = "fresh" in error.hint
         try:
             other.settle()
-        except HeldElsewhere:
+        except EngineGone:
             ends += blamed
             other.close()
             other = RangeStore.open(tmp_path / "other", SCHEMA, catalogues)
