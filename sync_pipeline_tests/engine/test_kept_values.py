@@ -104,7 +104,7 @@ def named(row: dict[str, str | None], accounts: list[str]) -> dict[str, str | No
 
 
 ROWS = st.fixed_dictionaries({name: st.none() | values for name, values in VALUES.items()})
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @MANY

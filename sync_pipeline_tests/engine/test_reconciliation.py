@@ -449,7 +449,7 @@ def test_rows_of_a_range_that_was_never_read_are_no_orphans(tmp_path: Path) -> N
 
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             is_query = broken and request.method == "POST" and request.url.path.endswith("/query-sql")
-            if is_query and b"ORDER BY s." in request.content and b'"after"' in request.content:
+            if is_query and b"ORDER BY s." in request.content and b'"p_after"' in request.content:
                 return httpx.Response(400, json=[{"errorCode": "XX000", "message": "broken"}])
             return inner_transport.handle_request(request)
 
