@@ -47,6 +47,13 @@ class Form(StrEnum):
     """A timestamp at midnight UTC as its date; any other one as it is, so that it is refused by name."""
     MIDNIGHT = "midnight"
     """A date as midnight of that day."""
+    APPROXIMATE = "approximate"
+    """A double in the 15 digits that the engine writes; ``MORE_DIGITS`` stands behind one that has more of them."""
+
+
+MORE_DIGITS: Final = "..."
+APPROXIMATE_DIGITS: Final = 15
+"""Digits that Hyper writes of a double, which may hold two more."""
 
 
 NAMES: Final[AnyMapping[str, SqlType]] = {
@@ -78,7 +85,7 @@ FIELD_FORMS: Final[AnyMapping[FieldType, AnyMapping[SqlType, Form]]] = {
         **_TEXTS,
         SqlType.INTEGER: Form.AS_WRITTEN,
         SqlType.NUMERIC: Form.AS_WRITTEN,
-        SqlType.DOUBLE: Form.AS_WRITTEN,
+        SqlType.DOUBLE: Form.APPROXIMATE,
     },
     FieldType.DATE: {
         **_TEXTS,

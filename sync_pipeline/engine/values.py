@@ -16,6 +16,7 @@ import polars as pl
 
 from sync_pipeline.domain.errors import MappingError
 from sync_pipeline.domain.mapping import FieldMapping, FieldType, Mapping, TargetField, TargetObject
+from sync_pipeline.domain.types import APPROXIMATE_DIGITS, MORE_DIGITS
 
 BLANKS: Final = " \t\n\r"
 """What Salesforce drops at both ends of a text on save."""
@@ -50,6 +51,7 @@ TOO_LARGE: Final = "TOO_LARGE"
 UNREADABLE: Final = "UNREADABLE"
 IMPOSSIBLE_DATE: Final = "IMPOSSIBLE_DATE"
 TIME_OF_DAY: Final = "TIME_OF_DAY"
+INEXACT: Final = "INEXACT"
 RESERVED_TEXT: Final = "RESERVED_TEXT"
 REQUIRED_NULL: Final = "REQUIRED_NULL"
 
@@ -61,6 +63,7 @@ SENTENCES: Final = {
     TOO_LONG: "the text is longer than the field",
     TOO_PRECISE: "the number has more decimals than the field",
     TOO_LARGE: "the number has more digits than the field",
+    INEXACT: "the source is a double of more than 15 digits, of which Data Cloud writes no more; a numeric has them all",
     UNREADABLE: "the value is not of the field's type",
     TIME_OF_DAY: "the value has a time of day other than midnight UTC, which a date field cannot keep",
     IMPOSSIBLE_DATE: "the date or time does not exist or lies outside of the years 1700 to 4000",
@@ -118,9 +121,9 @@ def convert(frame: pl.DataFrame, mapping: Mapping, target: TargetObject) -> Conv
         raise MappingError(
             f"{target.name} has no field {mapping.target_key}.", hint="Correct the mapping (SYNC_MAPPING)."
         )
-    texts = _cleaned(frame, mapping.fields)
-    key = frame.select(key=pl.col(mapping.source_key).str.strip_chars(BLANKS))
     described = {f: _described(f, target) for f in mapping.fields}
+    texts = _cleaned(frame, described)
+    key = frame.select(key=pl.col(mapping.source_key).str.strip_chars(BLANKS))
     typed = texts.select(_typed(texts, f, d).alias(f.target) for f, d in described.items())
     held = pl.concat([key, texts, typed], how="horizontal")
     checks = [_key_checks(mapping, described_key), *(_checks(f, d) for f, d in described.items())]
@@ -178,19 +181,26 @@ def _text(mapped: FieldMapping) -> str:
     return f"text of {mapped.target}"
 
 
-def _cleaned(frame: pl.DataFrame, fields: Sequence[FieldMapping]) -> pl.DataFrame:
-    """The texts trimmed as Salesforce trims, empty as null, line ends as LF: Bulk jobs with LF refuse others."""
+def _cleaned(frame: pl.DataFrame, fields: dict[FieldMapping, TargetField]) -> pl.DataFrame:
+    """The texts trimmed as Salesforce trims, empty as null, line ends as LF: Bulk jobs with LF refuse others. A double
+    keeps its mark only where the digits that it lacks would be digits of the field."""
     texts = frame.select(pl.col(f.source).str.strip_chars(BLANKS).alias(_text(f)) for f in fields)
     lines = [_text(f) for f in fields if f.type is FieldType.TEXT]
+    numbers = {_text(f): d.scale for f, d in fields.items() if f.type is FieldType.NUMBER}
     has = texts.select(
         (pl.all() == "").any().name.prefix("empty "),
         pl.col(lines).str.contains("\r", literal=True).any().name.prefix("returns "),
+        pl.col(list(numbers)).str.ends_with(MORE_DIGITS).any().name.prefix("marks "),
     ).row(0, named=True)
     mended = []
     for name in texts.columns:
         text = pl.col(name)
         if has.get(f"returns {name}"):
             text = text.str.replace_all("\r\n", "\n", literal=True).str.replace_all("\r", "\n", literal=True)
+        if has.get(f"marks {name}"):
+            digits = text.str.strip_suffix(MORE_DIGITS)
+            has_all = digits.cast(pl.Float64, strict=False).abs() < 10.0 ** (APPROXIMATE_DIGITS - numbers[name])
+            text = pl.when(has_all).then(digits).otherwise(text)
         mended.append(pl.when(text != "").then(text).alias(name) if has[f"empty {name}"] else text)
     return texts.select(mended)
 
@@ -268,6 +278,7 @@ def _number_checks(
     too_fine = at_scale.cast(pl.Decimal(NUMBER_LENGTH, FRACTION_KEPT), strict=False) != exact
     beyond = text.str.contains(rf"\.[0-9]{{{FRACTION_KEPT}}}[0-9]*[1-9]")
     return ~is_plain, [
+        (INEXACT, text.str.ends_with(MORE_DIGITS)),
         (UNREADABLE, text.is_not_null() & ~is_number),
         (TOO_LARGE, text.is_not_null() & too_large),
         (TOO_PRECISE, too_fine | beyond),

@@ -35,7 +35,7 @@ from sync_pipeline.domain.keys import KeyRange
 from sync_pipeline.domain.ledger import Cursor
 from sync_pipeline.domain.mapping import Mapping as FieldTable
 from sync_pipeline.domain.plan import SourceProfile
-from sync_pipeline.domain.types import Form, SourceColumn, SqlType, source_columns
+from sync_pipeline.domain.types import MORE_DIGITS, Form, SourceColumn, SqlType, source_columns
 from sync_pipeline.salesforce.queries import (
     ConnectQueries,
     Progress,
@@ -586,6 +586,10 @@ def _in_form(expression: str, column: SourceColumn) -> str:
         case Form.MIDNIGHT:
             # Hyper takes a column that is cast to a timestamp and on to text for the date that it was.
             return f"{text} || ' 00:00:00'"
+        case Form.APPROXIMATE:
+            # Hyper takes a double that is cast to text and back for itself; what was trimmed is read.
+            is_whole = f"CAST(TRIM({text}) AS DOUBLE PRECISION) = {expression}"
+            return f"CASE WHEN {is_whole} THEN {text} ELSE {text} || '{MORE_DIGITS}' END"
 
 
 def _cast(columns: Mapping[str, str]) -> str:

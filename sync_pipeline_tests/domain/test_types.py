@@ -28,12 +28,12 @@ SPELLINGS = {
     SqlType.TIMESTAMPTZ: ("TimestampTZ", "timestamptz", "TIMESTAMP WITH TIME ZONE"),
 }
 
-A, P, D, M = Form.AS_WRITTEN, Form.PLAIN, Form.DAY, Form.MIDNIGHT
+A, P, D, M, X = Form.AS_WRITTEN, Form.PLAIN, Form.DAY, Form.MIDNIGHT, Form.APPROXIMATE
 TABLE: dict[str, tuple[Form | None, ...]] = {
     # in the order of SPELLINGS:
     #            text char  bool  int  numeric double date time  stamp stamptz
     "text":      (A,   A,    A,    A,    P,    None,  A,   None, None, None),
-    "number":    (A,   A,    None, A,    A,    A,     None, None, None, None),
+    "number":    (A,   A,    None, A,    A,    X,     None, None, None, None),
     "date":      (A,   A,    None, None, None, None,  A,   None, D,    D),
     "datetime":  (A,   A,    None, None, None, None,  M,   None, A,    A),
     "boolean":   (A,   A,    A,    A,    P,    None,  None, None, None, None),

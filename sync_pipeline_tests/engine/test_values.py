@@ -94,6 +94,15 @@ def test_blanks_at_both_ends_go_and_an_empty_text_is_null() -> None:
     assert frame.row(0, named=True)["AccountId"] is None
 
 
+def test_a_double_with_more_digits_than_are_written_is_taken_where_the_field_keeps_none_of_them() -> None:
+    converted = convert(
+        source(*({"Amount__c": text} for text in ("0.3...", "-1234567890123.4...", "7"))), MAPPING, TARGET
+    )
+
+    assert converted.frame["Amount"].to_list() == [Decimal("0.3"), Decimal("-1234567890123.4"), Decimal(7)]
+    assert converted.rejections.height == 0
+
+
 def test_line_ends_inside_a_value_become_one_kind() -> None:
     frame = convert(source({"Name__c": "one\r\ntwo\rthree\nfour"}), MAPPING, TARGET).frame
     assert frame["Name"].to_list() == ["one\ntwo\nthree\nfour"]
@@ -116,6 +125,8 @@ def test_line_ends_inside_a_value_become_one_kind() -> None:
         ({"Amount__c": "1e30"}, "TOO_LARGE", "Amount__c"),
         ({"Amount__c": "12,50"}, "UNREADABLE", "Amount__c"),
         ({"Amount__c": "NaN"}, "UNREADABLE", "Amount__c"),
+        ({"Amount__c": "12345678901234.6..."}, "INEXACT", "Amount__c"),
+        ({"Amount__c": "-9.00719925474099e+15..."}, "INEXACT", "Amount__c"),
         ({"CloseDate__c": "31/01/2026"}, "UNREADABLE", "CloseDate__c"),
         ({"CloseDate__c": "26-1-3"}, "UNREADABLE", "CloseDate__c"),
         ({"CloseDate__c": "2026-02-30"}, "IMPOSSIBLE_DATE", "CloseDate__c"),
