@@ -487,7 +487,9 @@ class _Measuring:
         present = rows.rename({walls.mapping.target_key: "key"})
         drift = look_again(self._equality, doubtful, expected, present, with_values=self._with_values)
         if self._against == "staged":
-            groups = walls.data_cloud.duplicates(fold_case=fold_case, among=keys.to_list())
+            # Which of several rows is sent is only asked for where the source may hold the org's value now.
+            different = drift.filter(pl.col("finding") == Kind.DIFFERENT)["key"].unique(maintain_order=True)
+            groups = walls.data_cloud.duplicates(fold_case=fold_case, among=different.to_list())
             drift = mark_changed(self._equality, drift, source, standing(groups), present)
         self._gone = drift.filter(pl.col("detail") == reasons.DELETED)["key"]
         absent = drift.filter(pl.col("finding") == Kind.MISSING)["key"].n_unique() + len(self._gone)

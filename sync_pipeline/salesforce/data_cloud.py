@@ -341,8 +341,11 @@ class DataCloud:
             parameters = _Parameters()
             named = values[start : start + KEYS_PER_STATEMENT]
             places = [parameters.add("key", value, suffix=str(n)) for n, value in enumerate(named)]
-            listed = ", ".join(f"lower({place})" if fold_case else place for place in places)
-            yield f"{expression} IN ({listed})", parameters
+            if fold_case:
+                rows = ", ".join(f"({place})" for place in places)
+                yield f"{expression} IN (SELECT lower(v.k) FROM (VALUES {rows}) AS v(k))", parameters
+            else:
+                yield f"{expression} IN ({', '.join(places)})", parameters
 
     # The pages of one stored result.
 

@@ -43,6 +43,10 @@ NAMES: Final[Mapping[str, str]] = {
     "TIMESTAMP": "Timestamp", "TIMESTAMP WITH TIME ZONE": "TimestampTZ", "INTERVAL": "Interval", '"NULL"': "Varchar",
 }  # fmt: skip
 """Hyper's types, as Connect writes them, by DuckDB's."""
+MICROSECONDS: Final[Mapping[str, str]] = {
+    "TIME_NS": "TIME", "TIMESTAMP_S": "TIMESTAMP", "TIMESTAMP_MS": "TIMESTAMP", "TIMESTAMP_NS": "TIMESTAMP",
+}  # fmt: skip
+"""Types of files that Hyper has in microseconds alone: Polars writes times in nanoseconds."""
 STORED_OTHERWISE: Final[Mapping[str, str]] = {
     "TINYINT": "CAST({} AS SMALLINT)", "HUGEINT": "CAST({} AS BIGINT)", '"NULL"': "CAST({} AS VARCHAR)",
     "INTERVAL": INTERVAL.replace("_1", "{0}"),
@@ -69,9 +73,7 @@ def run_statement(
         used = {name: path for name, path in objects.items() if name.lower() in sql.lower()}
         for name, path in used.items():
             _make_shape(shapes, name, _columns_of(org, engine, path))
-            connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {_quoted(name)} AS FROM read_parquet({_literal(str(path))})"
-            )
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {_quoted(name)} AS {_rows_of(org, engine, path)}")
         if any(table in statement.text for table in CATALOGUE_OIDS):
             columns_of = {name: _columns_of(org, engine, path) for name, path in objects.items()}
             for each in (connection, shapes):
@@ -92,6 +94,22 @@ def run_statement(
 
 
 def _columns_of(org: Org, engine: duckdb.DuckDBPyConnection, path: Path) -> list[tuple[str, str]]:
+    """Columns of an object with their types."""
+    return [(name, MICROSECONDS.get(kind, kind)) for name, kind in _file_columns(org, engine, path)]
+
+
+def _rows_of(org: Org, engine: duckdb.DuckDBPyConnection, path: Path) -> str:
+    """The rows of a file in the types of their object."""
+    file = f"FROM read_parquet({_literal(str(path))})"
+    casts = [
+        f"CAST({_quoted(name)} AS {MICROSECONDS[kind]}) AS {_quoted(name)}"
+        for name, kind in _file_columns(org, engine, path)
+        if kind in MICROSECONDS
+    ]
+    return f"SELECT * REPLACE ({', '.join(casts)}) {file}" if casts else file
+
+
+def _file_columns(org: Org, engine: duckdb.DuckDBPyConnection, path: Path) -> list[tuple[str, str]]:
     """Columns of a file with their types; a file never changes."""
 
     def described() -> list[tuple[str, str]]:
