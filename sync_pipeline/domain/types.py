@@ -179,7 +179,7 @@ def _reasons(mapping: Mapping, column: str, written: str) -> list[str]:
         told = (
             f"of SQL type '{written}', which is not known here"
             if written
-            else "of a type that Data Cloud does not name"
+            else "of a type that Data Cloud does not name (no `type` in its metadata)"
         )
         return [f"'{column}' is {told}"]
     refused = []

@@ -54,10 +54,24 @@ THROUGH_TENANT = ("exchange", "v3 query", "v3 status")
 NEEDED: dict[str, tuple[str, ...]] = {
     "token": ("access_token", "instance_url"),
     "exchange": ("access_token", "instance_url"),
-    "query-sql": ("status", "status.queryId", "status.completionStatus", "metadata", "metadata[].name"),
+    "query-sql": (
+        "status",
+        "status.queryId",
+        "status.completionStatus",
+        "metadata",
+        "metadata[].name",
+        "metadata[].type",
+    ),
     "query-sql status": ("completionStatus", "rowCount"),
     "query-sql rows": ("data",),
-    "v3 query": ("queryId", "completionStatus", "metadata", "metadata.columns", "metadata.columns[].name"),
+    "v3 query": (
+        "queryId",
+        "completionStatus",
+        "metadata",
+        "metadata.columns",
+        "metadata.columns[].name",
+        "metadata.columns[].type",
+    ),
     "v3 status": ("completionStatus", "rowCount"),
     "describe": (
         "fields",
