@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from sync_pipeline.book.book import Book
+from sync_pipeline.book.database import utc_now
 from sync_pipeline.domain.errors import MappingError, WrongOrg
 from sync_pipeline.domain.mapping import load_mapping
 from sync_pipeline.domain.night import NightEntry
@@ -19,7 +21,6 @@ from sync_pipeline.domain.plan import OrgIdentity, new_plan_id
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.settings import Settings
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book, utc_now
 
 if TYPE_CHECKING:
     import httpx

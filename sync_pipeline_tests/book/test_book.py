@@ -23,12 +23,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sync_pipeline.book.book import Book
+from sync_pipeline.book.turns import TURN_SECONDS, TURN_SECONDS_MAX
 from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, SettingsError, StateError
 from sync_pipeline.domain.keys import cover
 from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, RangeState, Verdict
 from sync_pipeline.domain.night import Measurement, RangeEntry
 from sync_pipeline.domain.plan import Forecast, OrgIdentity, Plan, PlannedRange, SourceProfile
-from sync_pipeline.staging.book import TURN_SECONDS, TURN_SECONDS_MAX, Book
 
 SPAWN = multiprocessing.get_context("spawn")
 NOW = datetime(2026, 6, 10, 3, 0, tzinfo=UTC)
@@ -267,7 +268,7 @@ def test_a_book_of_a_later_version_is_refused_and_left_alone(book: Book, path: P
         raw.execute("UPDATE fact SET value = '99' WHERE name = 'layout'")
     raw.close()
 
-    with pytest.raises(SettingsError, match=r"layout 99.* up to 1"):
+    with pytest.raises(SettingsError, match=r"layout 99.* up to 2"):
         Book(path)
 
 
@@ -1182,15 +1183,15 @@ def test_a_change_that_fails_leaves_the_condition_as_it_was(book: Book) -> None:
 
 
 def test_a_book_without_room_keeps_what_it_has_and_goes_on_when_there_is_room(book: Book) -> None:
-    size = int(book._connection().execute("PRAGMA page_count").fetchone()[0])
-    book._connection().execute(f"PRAGMA max_page_count = {size}")
+    (pages,) = book.database.rows("PRAGMA page_count")
+    book.database.rows(f"PRAGMA max_page_count = {pages['page_count']}")
 
     with pytest.raises(DiskFull, match=r"no room for the book .*book\.sqlite") as told:
         book.give_up(N, A, "a long reason " * 10_000)
 
     assert "Make room" in told.value.hint
     assert entry(book).state is RangeState.PLANNED
-    book._connection().execute(f"PRAGMA max_page_count = {2 * size + 100}")
+    book.database.rows(f"PRAGMA max_page_count = {2 * pages['page_count'] + 100}")
     book.give_up(N, A, "a long reason " * 10_000)
     assert entry(book).state is RangeState.GIVEN_UP
 
