@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from sync_pipeline.domain.errors import SettingsError
 from sync_pipeline.domain.origin import origin
@@ -235,6 +236,17 @@ def web_url(value: str) -> Secret:
     return Secret(value)
 
 
+def postgres_url(value: str) -> Secret:
+    """Where a database is; the URL may hold a password."""
+    if not re.fullmatch(r"postgres(ql)?://\S*/[^/?\s]+(\?\S*)?", value):
+        raise ValueError("is no database; write postgresql://USER@HOST/DATABASE")
+    try:
+        _ = urlsplit(value).port
+    except ValueError:
+        raise ValueError("has a wrong host or port; write postgresql://USER@HOST/DATABASE") from None
+    return Secret(value)
+
+
 def alert_targets(value: str) -> tuple[Secret, ...]:
     """Apprise URLs with blanks between them; they hold tokens and passwords."""
     targets = value.split()
@@ -289,6 +301,11 @@ HOME: Final = Setting(
     "State of all nights, on a local disk: ledgers, staged rows, the simulated org",
     default_told="`.sync_pipeline` beside the nearest `pyproject.toml` above the current folder, else in it",
 )  # fmt: skip
+BOOK_URL: Final = Setting(
+    "book_url", "SYNC_BOOK_URL", "", postgres_url, "URL",
+    "PostgreSQL database of the book, one for each SYNC_HOME; its password is better kept in PGPASSWORD or `.pgpass`",
+    is_secret=True, default_told="`book.sqlite` in SYNC_HOME",
+)  # fmt: skip
 MAPPING: Final = Setting(
     "mapping", "SYNC_MAPPING", "", path, "file",
     "TOML file that says which source columns go into which target fields",
@@ -322,6 +339,7 @@ OWN: Final[tuple[Setting, ...]] = (
         "`connect` asks through the org's query-sql API, `v3` the tenant host of Data Cloud (Arrow)",
     ),
     HOME,
+    BOOK_URL,
     MAPPING,
     SCHEDULE,
     Setting(
@@ -489,6 +507,8 @@ class Settings:
     dataspace: str
     query_api: Literal["connect", "v3"]
     is_scheduled: bool
+    book_url: Secret | None
+    """Where the book is if not in ``home``."""
     alerts: tuple[Secret, ...]
     heartbeat_url: Secret | None
     certificate_keys: tuple[Secret, ...]
@@ -589,6 +609,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, folder: Path 
         dataspace=own["dataspace"],
         query_api=own["query_api"],
         is_scheduled=is_simulated if own["is_scheduled"] is None else own["is_scheduled"],
+        book_url=own["book_url"],
         alerts=own["alerts"] or (),
         heartbeat_url=own["heartbeat_url"],
         certificate_keys=own["certificate_keys"] or (),

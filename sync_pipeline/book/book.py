@@ -9,7 +9,7 @@ from pathlib import Path
 from sync_pipeline.book.calls import Calls
 from sync_pipeline.book.certificates import Certificates
 from sync_pipeline.book.conditions import Conditions
-from sync_pipeline.book.database import utc_now
+from sync_pipeline.book.database import Database, utc_now
 from sync_pipeline.book.jobs import Jobs
 from sync_pipeline.book.measurements import Measurements
 from sync_pipeline.book.nights import Nights
@@ -17,6 +17,7 @@ from sync_pipeline.book.ranges import Ranges
 from sync_pipeline.book.sqlite import SqliteDatabase
 from sync_pipeline.book.turns import Turns
 from sync_pipeline.domain.errors import DiskFull, SettingsError, StateError
+from sync_pipeline.domain.secret import Secret
 
 
 class Book(Nights, Ranges, Jobs, Calls, Measurements, Certificates, Conditions, Turns):
@@ -26,18 +27,26 @@ class Book(Nights, Ranges, Jobs, Calls, Measurements, Certificates, Conditions, 
     its tables, when it is first opened. Raises ``SettingsError`` when it cannot be used.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, path: Path, *, url: Secret | None = None, now: Callable[[], datetime] = utc_now) -> None:
+        """The book in the file ``path``, or in the PostgreSQL database ``url``; the files of turns lie at ``path``."""
         Turns.__init__(self, path)
-        Nights.__init__(self, SqliteDatabase(path, now=now))
+        Nights.__init__(self, _database(path, url, now))
         try:
-            path.touch(mode=0o600)  # SQLite gives its side files the mode of this one
             self.database.check_layout()
         except (OSError, StateError, DiskFull) as error:
             raise SettingsError(
-                f"The book {path} cannot be used: {getattr(error, 'message', error)}",
-                hint="Set SYNC_HOME to a folder of yours on a local disk, or restore the file from a copy.",
+                f"The book {self.database.name} cannot be used: {getattr(error, 'message', error)}",
+                hint=self.database.remedy,
             ) from None
 
     def close(self) -> None:
         """Lets go of this thread's connection; the next call opens another."""
         self.database.close()
+
+
+def _database(path: Path, url: Secret | None, now: Callable[[], datetime]) -> Database:
+    if url is None:
+        return SqliteDatabase(path, now=now)
+    from sync_pipeline.book.postgres import PostgresDatabase
+
+    return PostgresDatabase(url, home=path.parent, now=now)

@@ -49,6 +49,9 @@ class Transaction(ABC):
 class Database(ABC):
     """Threads share one object. A forked child opens connections of its own: none may cross a fork."""
 
+    remedy: str
+    """What to do when it fails."""
+
     def __init__(self, name: str, *, now: Callable[[], datetime] = utc_now, pipeline: str = PIPELINE) -> None:
         self.name = name
         """What a person may see of where the book is: never a password."""

@@ -38,11 +38,16 @@ class SqliteDatabase(Database):
     dialect = "sqlite"
     exclusive = "BEGIN IMMEDIATE"
     driver_errors = (sqlite3.Error,)
+    remedy = "Set SYNC_HOME to a folder of yours on a local disk, or restore the file from a copy."
 
     def __init__(self, path: Path, *, now: Callable[[], datetime] = utc_now) -> None:
         super().__init__(str(path), now=now)
         self._path = path
         self._connections = threading.local()
+
+    def check_layout(self) -> None:
+        self._path.touch(mode=0o600)  # SQLite gives its side files the mode of this one
+        super().check_layout()
 
     def connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
