@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -57,17 +58,45 @@ class PostgresTransaction(Transaction):
 
 
 class _Pool:
-    """Connections of one process."""
+    """Connections of one process, and the order in which its threads get them: whoever came first, so that none starves."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.free = threading.BoundedSemaphore(CONNECTIONS)
-        self.idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._places = CONNECTIONS
+        self._waiting: deque[threading.Event] = deque()
+        self._idle: list[Any] = []
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Leave to use one connection."""
+        mine = threading.Event()
+        with self._lock:
+            if self._places:
+                self._places -= 1
+                mine.set()
+            else:
+                self._waiting.append(mine)
+        try:
+            mine.wait()
+            yield
+        finally:
+            with self._lock:
+                if not mine.is_set():  # interrupted while it waited
+                    self._waiting.remove(mine)
+                elif self._waiting:
+                    self._waiting.popleft().set()
+                else:
+                    self._places += 1
 
     def take(self) -> Any | None:
-        with suppress(IndexError):
-            return self.idle.pop()
-        return None
+        """An idle connection, if there is one."""
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def give(self, connection: Any) -> None:
+        with self._lock:
+            self._idle.append(connection)
 
 
 class PostgresDatabase(Database):
@@ -185,7 +214,7 @@ class PostgresDatabase(Database):
             yield self._borrowed.connection
             return
         pool = self._own_pool()
-        with pool.free:
+        with pool.place():
             connection = None if is_new else pool.take()
             if connection is None:
                 connection = self.connect()
@@ -199,7 +228,7 @@ class PostgresDatabase(Database):
                 if connection.closed or connection.info.transaction_status:
                     connection.close()
                 else:
-                    pool.idle.append(connection)
+                    pool.give(connection)
 
     def _is_in_transaction(self) -> bool:
         """This thread has borrowed a connection."""

@@ -17,7 +17,7 @@ from sync_pipeline.book.postgres import CONNECTIONS
 from sync_pipeline.domain.errors import SettingsError
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline_tests import postgres, running
-from sync_pipeline_tests.book.test_book import N, plan_of
+from sync_pipeline_tests.book.test_book import A, N, plan_of
 
 PASSWORD = "pa55w0rd"
 
@@ -121,6 +121,31 @@ def test_many_threads_share_few_connections(tmp_path: Path, variables: dict[str,
     )
     assert isinstance(open_ones, int) and open_ones <= CONNECTIONS
     assert book.calls(N) == {"rows": 5 * CONNECTIONS}
+    book.close()
+
+
+def test_no_thread_starves_while_others_write_all_the_time(tmp_path: Path, variables: dict[str, str]) -> None:
+    book = book_of(tmp_path, variables)
+    book.open_night(plan_of())
+    lanes, over = 3 * CONNECTIONS, threading.Event()
+    written = [0] * lanes
+
+    def write(lane: int) -> None:
+        while not over.is_set():
+            book.progress(N, A, rows_sent=lane)
+            written[lane] += 1
+
+    threads = [threading.Thread(target=write, args=(lane,)) for lane in range(lanes)]
+    for thread in threads:
+        thread.start()
+    try:
+        running.until(lambda: sum(written) >= 20 * lanes, seconds=60)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+    assert min(written) >= 5
     book.close()
 
 
