@@ -45,7 +45,7 @@ def _row(client: Run) -> Row:
 
 def _await_rows(home: Path, night: Process, rows: int) -> int:
     """Waits until so many rows have their outcome, and gives how many have."""
-    from sync_pipeline.staging.book import Book
+    from sync_pipeline.book.book import Book
 
     while not night.has_ended:
         time.sleep(LOOK_SECONDS)

@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from sync_pipeline.book.book import Book
+from sync_pipeline.book.database import utc_now
 from sync_pipeline.domain.errors import MappingError, WrongOrg
 from sync_pipeline.domain.mapping import load_mapping
 from sync_pipeline.domain.night import NightEntry
@@ -19,7 +21,6 @@ from sync_pipeline.domain.plan import OrgIdentity, new_plan_id
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.settings import Settings
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book, utc_now
 
 if TYPE_CHECKING:
     import httpx
@@ -53,16 +54,21 @@ class Home:
         """The book, made when there is none yet."""
         if self._book is None:
             self.area.prepare()
-            self._book = Book(self.area.book_file, now=self._now)
+            self._book = Book(self.area.book_file, url=self.settings.book_url, now=self._now)
         return self._book
+
+    @property
+    def has_book(self) -> bool:
+        """There is a book already, or one is named in a database."""
+        return self.settings.book_url is not None or self.area.book_file.exists()
 
     def newest(self) -> NightEntry | None:
         """The newest night; a look at a SYNC_HOME that was never used leaves no trace there."""
-        return self.book.newest() if self.area.book_file.exists() else None
+        return self.book.newest() if self.has_book else None
 
     def nights(self, limit: int = 20) -> list[NightEntry]:
         """The newest nights, newest first."""
-        return self.book.nights(limit) if self.area.book_file.exists() else []
+        return self.book.nights(limit) if self.has_book else []
 
 
 def open_home(settings: Settings) -> Home:

@@ -33,6 +33,11 @@ def database() -> Iterator[dict[str, str]]:
         _execute(user, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+def url(variables: dict[str, str]) -> str:
+    """The same database as a URL."""
+    return "postgresql://{PGUSER}@{PGHOST}:{PGPORT}/{PGDATABASE}".format_map(variables)
+
+
 def rows(variables: dict[str, str], sql: str) -> list[tuple[object, ...]]:
     with closing(_connect(variables["PGUSER"], variables["PGDATABASE"])) as connection, connection.cursor() as cursor:
         cursor.execute(sql)

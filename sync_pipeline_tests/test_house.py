@@ -25,15 +25,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "__main__": frozenset({"cli"}),
     "domain": frozenset(),
     "salesforce": frozenset({"domain"}),
+    "book": frozenset({"domain"}),
     "staging": frozenset({"domain"}),
     "notify": frozenset({"domain"}),
-    "engine": frozenset({"domain", "salesforce", "staging", "notify"}),
+    "engine": frozenset({"domain", "salesforce", "book", "staging", "notify"}),
     "simulated_org": frozenset(),
     "settings": frozenset({"domain"}),
-    "wiring": frozenset({"domain", "salesforce", "staging", "engine", "simulated_org", "settings"}),
-    "defs": frozenset({"domain", "salesforce", "staging", "engine", "settings", "wiring"}),
+    "wiring": frozenset({"domain", "salesforce", "book", "staging", "engine", "simulated_org", "settings"}),
+    "defs": frozenset({"domain", "salesforce", "book", "staging", "engine", "settings", "wiring"}),
     "cli": frozenset(
-        {"domain", "salesforce", "staging", "notify", "engine", "simulated_org", "settings", "wiring", "memory"}
+        {"domain", "salesforce", "book", "staging", "notify", "engine", "simulated_org", "settings", "wiring", "memory"}
     ),
     "definitions": frozenset({"defs", "settings"}),
 }
@@ -42,7 +43,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 THIRD_PARTIES: dict[str, frozenset[str]] = {
     "dagster": frozenset({"defs", "definitions"}),
     "duckdb": frozenset({"staging", "simulated_org"}),
-    "sqlite3": frozenset({"staging", "simulated_org"}),
+    "sqlite3": frozenset({"book", "simulated_org"}),
+    "sqlalchemy": frozenset({"book"}),
+    "alembic": frozenset({"book"}),
+    "psycopg2": frozenset({"book"}),
     "httpx": frozenset({"salesforce", "simulated_org", "wiring"}),
     "rich": frozenset({"cli"}),
     "apprise": frozenset({"notify"}),

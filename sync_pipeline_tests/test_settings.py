@@ -316,6 +316,9 @@ def test_an_empty_variable_and_none_are_the_default(tmp_path: Path) -> None:
         ("SYNC_POLL_SECONDS", "80", "SYNC_POLL_SECONDS is above SYNC_POLL_SECONDS_MAX"),
         ("SYNC_KEEP_LEDGERS", "1 d", "SYNC_KEEP_ROWS is longer than SYNC_KEEP_LEDGERS"),
         ("SYNC_ALERTS", "slack", "SYNC_ALERTS=*** holds something that is not a URL"),
+        ("SYNC_BOOK_URL", "mysql://u:s3cret@db.example/book", "SYNC_BOOK_URL=*** is no database"),
+        ("SYNC_BOOK_URL", "postgresql://u:s3cret@db.example", "SYNC_BOOK_URL=*** is no database"),
+        ("SYNC_BOOK_URL", "postgresql://u:s3cret@db.example:none/book", "SYNC_BOOK_URL=*** has a wrong host or port"),
         ("SYNC_HEARTBEAT_URL", "http://watch.example/abc", "SYNC_HEARTBEAT_URL=*** is plain http"),
         ("SYNC_HEARTBEAT_URL", "https://watch.example/a b", "SYNC_HEARTBEAT_URL=*** holds a blank"),
     ],
@@ -354,6 +357,7 @@ def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
         **LOGIN,
         "SYNC_ALERTS": "slack://t0ken/b/c",
         "SYNC_HEARTBEAT_URL": "https://watch.example/s3cret-path",
+        "SYNC_BOOK_URL": "postgresql://user:s3cret@db.example/book",
     }
 
     settings = load(tmp_path, **variables)

@@ -16,7 +16,7 @@ def certificate(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Prints one certificate and checks all of them; asks no org. Exit code 1 when one is missing or was changed."""
     home = open_home(terminal.settings)
     keys = terminal.settings.certificate_keys
-    chain = read_chain(home.area, home.book if home.area.book_file.exists() else None, keys=keys)
+    chain = read_chain(home.area, home.book if home.has_book else None, keys=keys)
     found = _wanted(chain, arguments.plan_id)
     problems = [*chain.problems, *([] if found is not None else [_nothing_found(home, arguments.plan_id)])]
     notes = _notes(chain.certificates, keys)
@@ -55,7 +55,7 @@ def _nothing_found(home: Home, plan_id: str | None) -> str:
     """Why there is nothing to show."""
     if plan_id is None:
         return "There is no certificate yet: one is written when a night has its verdict."
-    night = home.book.night(plan_id) if home.area.book_file.exists() else None
+    night = home.book.night(plan_id) if home.has_book else None
     if night is None:
         return f"There is no night {plan_id}."
     if night.verdict is None:

@@ -81,7 +81,7 @@ class Examination:
 def doctor(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Everything a night needs, looked at one by one. Without the first of them the rest cannot be looked at."""
     examination = Examination(terminal)
-    for name, look in (("settings", _settings), ("home", _home), ("mapping", _mapping)):
+    for name, look in (("settings", _settings), ("home", _home), ("book", _book), ("mapping", _mapping)):
         if not examination.check(name, partial(look, terminal)):
             return examination.exit_code
     with ExitStack() as opened:
@@ -109,6 +109,14 @@ def _examine_org(examination: Examination, walls: Walls) -> None:
 def _settings(terminal: Terminal) -> str:
     settings = terminal.settings
     return f"home {settings.home}, " + ("the simulated org" if settings.is_simulated else str(settings.login_url))
+
+
+def _book(terminal: Terminal) -> str:
+    book = open_home(terminal.settings).book
+    try:
+        return book.database.name
+    finally:
+        book.close()
 
 
 def _home(terminal: Terminal) -> str:

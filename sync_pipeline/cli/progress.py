@@ -13,11 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.cli.pace import Pace, Rates, done, seconds_left
 from sync_pipeline.cli.terminal import Terminal, duration
 from sync_pipeline.domain.ledger import Counts, RangeState
 from sync_pipeline.domain.night import RangeEntry
-from sync_pipeline.staging.book import Book
 
 LINE_SECONDS = 5.0
 """Between two plain lines."""

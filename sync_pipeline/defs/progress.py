@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.defs import metadata
 from sync_pipeline.defs.checks import SYNCED
 from sync_pipeline.domain.errors import SyncError
-from sync_pipeline.staging.book import Book
 
 OBSERVE_SECONDS = 20.0
 """Each observation is an event that is kept, so there are few of them; a short partition has none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class JobState(StrEnum):
@@ -196,3 +196,7 @@ class Counts:
             "unprocessed": self.unprocessed,
             "quarantined": self.quarantined,
         }
+
+
+OUTCOMES: Final = tuple(f.name for f in fields(Counts) if f.name not in ("expected", "staged"))
+"""What may become of a staged row, as the book names it: a new one is a field of ``Counts``, and no new column."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.plan import Plan
+
+PIPELINE: Final = "opportunity"
+"""The mapping whose nights the book holds; there is one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from functools import cache, partial
 from itertools import chain
 from typing import Any, Final, cast
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.errors import HeldElsewhere, SyncError
 from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.night import NightEntry, RangeEntry
@@ -31,7 +32,6 @@ from sync_pipeline.domain.secret import Secret
 from sync_pipeline.engine.findings import deadline_at, night_findings
 from sync_pipeline.notify.recipients import Tone, recipients_of, send
 from sync_pipeline.notify.watchdog import call_heartbeat
-from sync_pipeline.staging.book import Book
 
 log = logging.getLogger(__name__)
 

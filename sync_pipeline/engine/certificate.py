@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.certificate import Certificate, broken_links, sealed, text_digest
 from sync_pipeline.domain.errors import HeldElsewhere, StateError
 from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
@@ -28,7 +29,6 @@ from sync_pipeline.engine.certificate_page import TOLD_OF_A_ROW, markdown
 from sync_pipeline.engine.findings import Finding, night_findings, plan_findings, range_findings
 from sync_pipeline.engine.walls import Walls
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book
 from sync_pipeline.staging.durable import Disk, private_folder
 from sync_pipeline.staging.range_store import RangeStore
 

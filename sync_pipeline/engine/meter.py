@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from sync_pipeline.staging.book import Book
+from sync_pipeline.book.book import Book
 
 
 class Meter:

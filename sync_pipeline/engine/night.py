@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.errors import HeldElsewhere, Parked, StateError, Stopped, SyncError, UserError
 from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.night import Measurement, NightEntry, RangeEntry
@@ -40,7 +41,6 @@ from sync_pipeline.engine.planning import plan_night
 from sync_pipeline.engine.presence import presences
 from sync_pipeline.engine.range_run import Start, release_jobs, run_range
 from sync_pipeline.engine.walls import Walls
-from sync_pipeline.staging.book import Book
 
 log = logging.getLogger(__name__)
 

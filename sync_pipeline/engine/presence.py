@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.night import RangeEntry
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.errors import Stopped
 from sync_pipeline.domain.mapping import Mapping
 from sync_pipeline.domain.plan import OrgIdentity
@@ -21,7 +22,6 @@ from sync_pipeline.salesforce.data_cloud import DataCloud
 from sync_pipeline.salesforce.session import Session
 from sync_pipeline.salesforce.soql import Soql
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book
 from sync_pipeline.staging.catalogues import Catalogues
 from sync_pipeline.staging.durable import Disk
 

@@ -26,6 +26,7 @@ from sync_pipeline.settings.values import (
     memory,
     other_loads,
     path,
+    postgres_url,
     query_api,
     seconds,
     secret,
@@ -94,6 +95,11 @@ HOME: Final = Setting(
     default_told="for the simulated org `.sync_pipeline` beside the nearest `pyproject.toml` above the current folder, else "
     "in it; a real org needs one",
 )  # fmt: skip
+BOOK_URL: Final = Setting(
+    "book_url", "SYNC_BOOK_URL", "", postgres_url, "URL",
+    "PostgreSQL database of the book, one for each SYNC_HOME; its password is better kept in PGPASSWORD or `.pgpass`",
+    is_secret=True, default_told="`book.sqlite` in SYNC_HOME",
+)  # fmt: skip
 MAPPING: Final = Setting(
     "mapping", "SYNC_MAPPING", "", path, "file",
     "TOML file that says which source columns go into which target fields",
@@ -127,6 +133,7 @@ OWN: Final[tuple[Setting, ...]] = (
         "`connect` asks through the org's query-sql API, `v3` the tenant host of Data Cloud (Arrow)",
     ),
     HOME,
+    BOOK_URL,
     MAPPING,
     SCHEDULE,
     Setting(

@@ -54,6 +54,8 @@ class Settings:
     dataspace: str
     query_api: Literal["connect", "v3"]
     is_scheduled: bool
+    book_url: Secret | None
+    """Where the book is if not in ``home``."""
     alerts: tuple[Secret, ...]
     heartbeat_url: Secret | None
     certificate_keys: tuple[Secret, ...]
@@ -124,6 +126,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, folder: Path 
         dataspace=own["dataspace"],
         query_api=own["query_api"],
         is_scheduled=is_simulated if own["is_scheduled"] is None else own["is_scheduled"],
+        book_url=own["book_url"],
         alerts=own["alerts"] or (),
         heartbeat_url=own["heartbeat_url"],
         certificate_keys=own["certificate_keys"] or (),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from sync_pipeline.domain.origin import origin
 from sync_pipeline.domain.policy import OtherLoads, Verify
@@ -214,6 +215,17 @@ def web_url(value: str) -> Secret:
         raise ValueError(f"{error}; write a URL that begins with https://") from None
     if re.search(r"\s", value):
         raise ValueError("holds a blank; write one URL")
+    return Secret(value)
+
+
+def postgres_url(value: str) -> Secret:
+    """Where a database is; the URL may hold a password."""
+    if not re.fullmatch(r"postgres(ql)?://\S*/[^/?\s]+(\?\S*)?", value):
+        raise ValueError("is no database; write postgresql://USER@HOST/DATABASE")
+    try:
+        _ = urlsplit(value).port
+    except ValueError:
+        raise ValueError("has a wrong host or port; write postgresql://USER@HOST/DATABASE") from None
     return Secret(value)
 
 

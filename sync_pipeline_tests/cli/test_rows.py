@@ -12,12 +12,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.night import NightEntry
 from sync_pipeline.simulated_org.faults import add_fault, parse_fault
 from sync_pipeline.simulated_org.source import write_source
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book
 from sync_pipeline_tests.cli.conftest import Run
 from sync_pipeline_tests.engine.witness import COLUMNS, SOURCE, Row, row, rows
 

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.definitions import defs
 from sync_pipeline.defs.partitions import RANGES_NAME
 from sync_pipeline.defs.resources import SyncResource
@@ -23,7 +24,6 @@ from sync_pipeline.simulated_org.faults import add_fault, clear_faults, parse_fa
 from sync_pipeline.simulated_org.seed import seed
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book
 
 ROWS = 120
 RANGE_ROWS = 60

@@ -16,13 +16,13 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.defs.checks import SYNCED
 from sync_pipeline.defs.partitions import RANGES_NAME
 from sync_pipeline.domain.ledger import Verdict
 from sync_pipeline.simulated_org.seed import seed
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book
 
 IN_THIS_PROCESS = {
     "run_launcher": {"module": "dagster._core.launcher.sync_in_memory_run_launcher", "class": "SyncInMemoryRunLauncher"}

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import freeze_time
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.definitions import defs
 from sync_pipeline.defs.checks import PLAN, RECONCILIATION
 from sync_pipeline.defs.failures import may_pass
@@ -24,7 +25,6 @@ from sync_pipeline.domain.errors import (
 from sync_pipeline.domain.ledger import RangeState, Verdict
 from sync_pipeline.domain.plan import OrgIdentity
 from sync_pipeline.simulated_org.seed import next_night
-from sync_pipeline.staging.book import Book
 from sync_pipeline_tests.defs.conftest import Stage, failure_of
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.ledger import RangeState
 from sync_pipeline.simulated_org.faults import add_fault, clear_faults, parse_fault
 from sync_pipeline.simulated_org.seed import seed
 from sync_pipeline.simulated_org.state import Org
 from sync_pipeline.staging.area import Area
-from sync_pipeline.staging.book import Book
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.keys import KeyRange
 from sync_pipeline.domain.ledger import Counts, RangeState, Verdict
 from sync_pipeline.domain.night import Measurement
@@ -21,7 +22,6 @@ from sync_pipeline.domain.plan import OrgIdentity, Plan, PlannedRange, SourcePro
 from sync_pipeline.domain.policy import Policy
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.engine.alerting import KEPT, Alerts, Condition, Planning, Text, expected_end
-from sync_pipeline.staging.book import Book
 from sync_pipeline_tests.notify.receivers import Mail, Web, serving
 
 OPENED = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
@@ -575,7 +575,7 @@ from pathlib import Path
 from sync_pipeline.domain.policy import Policy
 from sync_pipeline.domain.secret import Secret
 from sync_pipeline.engine.alerting import Alerts
-from sync_pipeline.staging.book import Book
+from sync_pipeline.book.book import Book
 
 folder, url, now = Path(sys.argv[1]), sys.argv[2], datetime.fromisoformat(sys.argv[3])
 alerts = Alerts(Book(folder / "book.sqlite"), Policy(), urls=[Secret(url)], now=lambda: now)

@@ -27,11 +27,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sync_pipeline.book.book import Book
 from sync_pipeline.domain.errors import HeldElsewhere, SettingsError, StateError
 from sync_pipeline.domain.keys import KeyRange
 from sync_pipeline.domain.plan import new_plan_id
 from sync_pipeline.staging.area import NAME, Area
-from sync_pipeline.staging.book import Book
 
 SPAWN = multiprocessing.get_context("spawn")
 NOW = datetime(2026, 6, 10, 3, 0, tzinfo=UTC)

@@ -13,8 +13,8 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,12 +23,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sync_pipeline.book.book import Book
+from sync_pipeline.book.database import utc_now
+from sync_pipeline.book.turns import TURN_SECONDS, TURN_SECONDS_MAX
 from sync_pipeline.domain.errors import DiskFull, HeldElsewhere, SettingsError, StateError
 from sync_pipeline.domain.keys import cover
 from sync_pipeline.domain.ledger import Counts, IngestJob, JobState, RangeState, Verdict
 from sync_pipeline.domain.night import Measurement, RangeEntry
 from sync_pipeline.domain.plan import Forecast, OrgIdentity, Plan, PlannedRange, SourceProfile
-from sync_pipeline.staging.book import TURN_SECONDS, TURN_SECONDS_MAX, Book
+from sync_pipeline.domain.secret import Secret
+from sync_pipeline_tests import postgres
 
 SPAWN = multiprocessing.get_context("spawn")
 NOW = datetime(2026, 6, 10, 3, 0, tzinfo=UTC)
@@ -77,18 +81,48 @@ def clock() -> Clock:
     return Clock()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a book is: in a file, or in a database whose turns lie beside that file."""
+
+    path: Path
+    url: Secret | None = None
+
+    def open(self, now: Callable[[], datetime] = utc_now) -> Book:
+        return Book(self.path, url=self.url, now=now)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    """Of a book in SQLite."""
     return tmp_path / "book.sqlite"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, path: Path) -> Iterator[Place]:
+    if request.param == "sqlite":
+        yield Place(path)
+    else:
+        with postgres.database() as variables:
+            yield Place(path, Secret(postgres.url(variables)))
+
+
 @pytest.fixture
-def opener(path: Path, clock: Clock) -> Iterator[Opener]:
+def file_book(path: Path, clock: Clock) -> Iterator[Book]:
+    """A book in SQLite with one night of two ranges."""
+    book = Book(path, now=clock)
+    book.open_night(plan_of())
+    yield book
+    book.close()
+
+
+@pytest.fixture
+def opener(place: Place, clock: Clock) -> Iterator[Opener]:
     """Opens the book anew each time; all of them are closed in the end."""
     with ExitStack() as opened:
 
         def open_it() -> Book:
-            book = Book(path, now=clock)
+            book = place.open(clock)
             opened.callback(book.close)
             return book
 
@@ -124,14 +158,14 @@ def job(state: JobState, **numbers: int) -> IngestJob:
 # Other processes
 
 
-def open_book(start: threading.Barrier, path: Path) -> None:
+def open_book(start: threading.Barrier, place: Place) -> None:
     start.wait()
-    Book(path).close()
+    place.open().close()
 
 
-def write_a_lot(start: threading.Barrier, path: Path, threads: int, times: int) -> None:
+def write_a_lot(start: threading.Barrier, place: Place, threads: int, times: int) -> None:
     """What a busy process does to the book, from several threads."""
-    book = Book(path)
+    book = place.open()
     start.wait()
 
     def write() -> None:
@@ -149,38 +183,38 @@ def write_a_lot(start: threading.Barrier, path: Path, threads: int, times: int) 
         worker.join()
 
 
-def count_in_a_condition(start: threading.Barrier, path: Path, times: int) -> None:
-    book = Book(path)
+def count_in_a_condition(start: threading.Barrier, place: Place, times: int) -> None:
+    book = place.open()
     start.wait()
     for _ in range(times):
         book.change_condition("night", lambda state: {"seen": (state or {"seen": 0})["seen"] + 1})
     book.close()
 
 
-def write_until_killed(path: Path, pipe: Connection) -> None:
-    book = Book(path)
+def write_until_killed(place: Place, pipe: Connection) -> None:
+    book = place.open()
     for number in range(1, 1_000_000):
         book.add_calls(N, {"rows": 1})
         pipe.send(number)
 
 
-def count_in_turns(start: threading.Barrier, path: Path, file: Path, times: int) -> None:
+def count_in_turns(start: threading.Barrier, place: Place, file: Path, times: int) -> None:
     """Reads a number and writes the next one, which two at once would get wrong."""
-    book = Book(path)
+    book = place.open()
     start.wait()
     for _ in range(times):
         with book.turn("create"):
             file.write_text(str(int(file.read_text()) + 1))
 
 
-def hold_turn(path: Path, name: str, pipe: Connection) -> None:
-    with Book(path).turn(name):
+def hold_turn(place: Place, name: str, pipe: Connection) -> None:
+    with place.open().turn(name):
         pipe.send("held")
         pipe.recv()
 
 
-def write_on_both_sides_of_a_fork(path: Path) -> None:
-    book = Book(path)
+def write_on_both_sides_of_a_fork(place: Place) -> None:
+    book = place.open()
     book.add_calls(N, {"before": 1})
     child = os.fork()
     if child == 0:
@@ -205,10 +239,11 @@ def run_together(target: Callable[..., None], processes: int, *arguments: object
 # The file
 
 
-def test_a_book_and_the_files_beside_it_belong_to_the_user_alone(opener: Opener, path: Path) -> None:
+def test_a_book_and_the_files_beside_it_belong_to_the_user_alone(path: Path) -> None:
     before = os.umask(0o000)
     try:
-        opener().open_night(plan_of())
+        book = Book(path)
+        book.open_night(plan_of())
     finally:
         os.umask(before)
 
@@ -217,6 +252,7 @@ def test_a_book_and_the_files_beside_it_belong_to_the_user_alone(opener: Opener,
         "book.sqlite-shm": 0o600,
         "book.sqlite-wal": 0o600,
     }
+    book.close()
 
 
 def test_a_new_book_knows_nothing(opener: Opener) -> None:
@@ -237,10 +273,13 @@ def test_a_book_that_is_opened_again_holds_what_was_written(book: Book, opener: 
     assert again.newest() == book.newest()
 
 
-def test_an_empty_file_becomes_a_book(opener: Opener, path: Path) -> None:
+def test_an_empty_file_becomes_a_book(path: Path) -> None:
     path.write_bytes(b"")
 
-    assert opener().nights() == []
+    book = Book(path)
+
+    assert book.nights() == []
+    book.close()
 
 
 def test_a_file_that_is_no_book_is_refused_with_the_next_step_and_left_alone(path: Path) -> None:
@@ -261,18 +300,16 @@ def test_a_folder_in_its_place_is_refused(path: Path) -> None:
         Book(path)
 
 
-def test_a_book_of_a_later_version_is_refused_and_left_alone(book: Book, path: Path) -> None:
-    book.close()
-    with sqlite3.connect(path) as raw:
-        raw.execute("UPDATE fact SET value = '99' WHERE name = 'layout'")
-    raw.close()
+def test_a_book_of_a_later_version_is_refused_and_left_alone(book: Book, place: Place) -> None:
+    with book.database.transaction() as raw:
+        raw.change("UPDATE fact SET value = '99' WHERE name = 'layout'")
 
-    with pytest.raises(SettingsError, match=r"layout 99.* up to 1"):
-        Book(path)
+    with pytest.raises(SettingsError, match=r"layout 99.* up to 2"):
+        place.open()
 
 
-def test_many_processes_may_open_a_new_book_at_once(opener: Opener, path: Path) -> None:
-    assert run_together(open_book, 6, path) == [0] * 6
+def test_many_processes_may_open_a_new_book_at_once(opener: Opener, place: Place) -> None:
+    assert run_together(open_book, 6, place) == [0] * 6
     assert opener().nights() == []
 
 
@@ -727,18 +764,18 @@ def test_one_turn_at_a_time_among_threads(book: Book) -> None:
     assert (len(most), max(most)) == (80, 1)
 
 
-def test_one_turn_at_a_time_among_processes(book: Book, path: Path, tmp_path: Path) -> None:
+def test_one_turn_at_a_time_among_processes(book: Book, place: Place, tmp_path: Path) -> None:
     file = tmp_path / "number"
     file.write_text("0")
 
-    assert run_together(count_in_turns, 3, path, file, 30) == [0, 0, 0]
+    assert run_together(count_in_turns, 3, place, file, 30) == [0, 0, 0]
 
     assert file.read_text() == "90"
 
 
-def test_a_turn_is_let_go_when_its_holder_is_killed(book: Book, path: Path) -> None:
+def test_a_turn_is_let_go_when_its_holder_is_killed(book: Book, place: Place) -> None:
     ours, theirs = SPAWN.Pipe()
-    holder = SPAWN.Process(target=hold_turn, args=(path, "create", theirs), daemon=True)
+    holder = SPAWN.Process(target=hold_turn, args=(place, "create", theirs), daemon=True)
     holder.start()
     assert ours.recv() == "held"
     waited: list[float] = []
@@ -826,11 +863,11 @@ def test_calls_add_up_by_endpoint_and_in_the_night(book: Book) -> None:
 # Many at once
 
 
-def test_processes_and_threads_that_write_at_once_lose_nothing(book: Book, path: Path) -> None:
+def test_processes_and_threads_that_write_at_once_lose_nothing(book: Book, place: Place) -> None:
     processes, threads, times = 3, 3, 12
     writes = processes * threads * times
 
-    assert run_together(write_a_lot, processes, path, threads, times) == [0] * processes
+    assert run_together(write_a_lot, processes, place, threads, times) == [0] * processes
 
     assert book.calls(N) == {"ingest poll": writes, "rows": 2 * writes}
     jobs = book.jobs(N)
@@ -840,10 +877,10 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(book: Book, path:
 
 
 def test_what_a_killed_process_had_written_is_there_and_the_book_is_whole(
-    book: Book, opener: Opener, path: Path
+    book: Book, opener: Opener, place: Place
 ) -> None:
     ours, theirs = SPAWN.Pipe(duplex=False)
-    writer = SPAWN.Process(target=write_until_killed, args=(path, theirs), daemon=True)
+    writer = SPAWN.Process(target=write_until_killed, args=(place, theirs), daemon=True)
     writer.start()
     theirs.close()
     written = 0
@@ -862,8 +899,8 @@ def test_what_a_killed_process_had_written_is_there_and_the_book_is_whole(
     assert opener().calls(N)["rows"] >= written + 1000
 
 
-def test_a_fork_leaves_both_sides_with_a_book_that_works(book: Book, path: Path) -> None:
-    forker = SPAWN.Process(target=write_on_both_sides_of_a_fork, args=(path,), daemon=True)
+def test_a_fork_leaves_both_sides_with_a_book_that_works(book: Book, place: Place) -> None:
+    forker = SPAWN.Process(target=write_on_both_sides_of_a_fork, args=(place,), daemon=True)
     forker.start()
     forker.join()
 
@@ -899,28 +936,39 @@ READERS: dict[str, Callable[[Book], object]] = {
 
 
 @pytest.fixture
-def writer(book: Book, path: Path) -> sqlite3.Connection:
-    """Somebody in the midst of a transaction that has changed everything."""
+def writer(book: Book, opener: Opener) -> Iterator[ExitStack]:
+    """Somebody in the midst of a transaction that has changed everything, and takes it back when closed."""
     book.job_created(intend(book), "750a")
     book.add_calls(N, {"rows": 1})
-    raw = sqlite3.connect(path, isolation_level=None)
-    raw.execute("BEGIN IMMEDIATE")
-    raw.execute("UPDATE range SET state = 'done'")
-    raw.execute("UPDATE night SET stop_requested_at = opened_at, verdict = 'reconciled'")
-    raw.execute("UPDATE job SET state = 'accounted', job_id = '750b'")
-    raw.execute("UPDATE call SET times = 99")
-    raw.execute("INSERT INTO condition VALUES ('night', '{}')")
-    return raw
+
+    class TakenBack(Exception):
+        pass
+
+    other = opener()
+
+    @contextmanager
+    def changing() -> Iterator[None]:
+        with suppress(TakenBack), other.database.transaction(alone=True) as raw:
+            raw.change("UPDATE range SET state = 'done'")
+            raw.change("UPDATE night SET stop_requested_at = opened_at, verdict = 'reconciled'")
+            raw.change("UPDATE job SET state = 'accounted', job_id = '750b'")
+            raw.change("UPDATE call SET times = 99")
+            raw.change("INSERT INTO condition VALUES ('night', '{}')")
+            yield
+            raise TakenBack
+
+    with ExitStack() as writing:
+        writing.enter_context(changing())
+        yield writing
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_never_waits_for_a_writer_and_sees_what_was_there_before(
-    book: Book, writer: sqlite3.Connection, reader: str
+    book: Book, writer: ExitStack, reader: str
 ) -> None:
     began = time.monotonic()
     in_the_midst = READERS[reader](book)
     waited = time.monotonic() - began
-    writer.execute("ROLLBACK")
     writer.close()
 
     assert waited < PATIENCE
@@ -928,12 +976,12 @@ def test_a_reader_never_waits_for_a_writer_and_sees_what_was_there_before(
 
 
 def test_whoever_opens_the_book_to_read_does_not_wait_for_a_writer_either(
-    book: Book, path: Path, writer: sqlite3.Connection
+    book: Book, place: Place, writer: ExitStack
 ) -> None:
     seen: list[object] = []
 
     def look() -> None:
-        other = Book(path)
+        other = place.open()
         seen.append(other.calls(N))
         other.close()
 
@@ -941,7 +989,6 @@ def test_whoever_opens_the_book_to_read_does_not_wait_for_a_writer_either(
     looker.start()
     looker.join(timeout=PATIENCE)
     seen_in_the_midst = list(seen)
-    writer.execute("ROLLBACK")
     writer.close()
     looker.join()
 
@@ -1140,11 +1187,11 @@ def test_a_new_condition_has_no_state(book: Book) -> None:
     assert book.conditions() == {"night": {"opened": 2}}
 
 
-def test_a_change_waits_for_the_one_before_it_and_sees_what_that_made(book: Book, path: Path) -> None:
+def test_a_change_waits_for_the_one_before_it_and_sees_what_that_made(book: Book, place: Place) -> None:
     waited: list[bool] = []
 
     def change_it_too() -> None:
-        other = Book(path)
+        other = place.open()
         other.change_condition("night", lambda state: {"told": [*(state or {"told": []})["told"], "second"]})
         other.close()
 
@@ -1163,8 +1210,8 @@ def test_a_change_waits_for_the_one_before_it_and_sees_what_that_made(book: Book
     assert book.conditions() == {"night": {"told": ["first", "second"]}}
 
 
-def test_processes_that_change_a_condition_at_once_see_each_other(book: Book, path: Path) -> None:
-    assert run_together(count_in_a_condition, 3, path, 60) == [0, 0, 0]
+def test_processes_that_change_a_condition_at_once_see_each_other(book: Book, place: Place) -> None:
+    assert run_together(count_in_a_condition, 3, place, 60) == [0, 0, 0]
 
     assert book.conditions() == {"night": {"seen": 180}}
 
@@ -1181,26 +1228,26 @@ def test_a_change_that_fails_leaves_the_condition_as_it_was(book: Book) -> None:
 # Trouble
 
 
-def test_a_book_without_room_keeps_what_it_has_and_goes_on_when_there_is_room(book: Book) -> None:
-    size = int(book._connection().execute("PRAGMA page_count").fetchone()[0])
-    book._connection().execute(f"PRAGMA max_page_count = {size}")
+def test_a_book_without_room_keeps_what_it_has_and_goes_on_when_there_is_room(file_book: Book) -> None:
+    (pages,) = file_book.database.rows("PRAGMA page_count")
+    file_book.database.rows(f"PRAGMA max_page_count = {pages['page_count']}")
 
     with pytest.raises(DiskFull, match=r"no room for the book .*book\.sqlite") as told:
-        book.give_up(N, A, "a long reason " * 10_000)
+        file_book.give_up(N, A, "a long reason " * 10_000)
 
     assert "Make room" in told.value.hint
-    assert entry(book).state is RangeState.PLANNED
-    book._connection().execute(f"PRAGMA max_page_count = {2 * size + 100}")
-    book.give_up(N, A, "a long reason " * 10_000)
-    assert entry(book).state is RangeState.GIVEN_UP
+    assert entry(file_book).state is RangeState.PLANNED
+    file_book.database.rows(f"PRAGMA max_page_count = {2 * pages['page_count'] + 100}")
+    file_book.give_up(N, A, "a long reason " * 10_000)
+    assert entry(file_book).state is RangeState.GIVEN_UP
 
 
-def test_a_book_that_fails_is_told_with_the_next_step(book: Book, path: Path) -> None:
-    book.close()
+def test_a_book_that_fails_is_told_with_the_next_step(file_book: Book, path: Path) -> None:
+    file_book.close()
     path.write_bytes(b"overwritten by somebody " * 1000)
 
     with pytest.raises(StateError, match="failed") as told:
-        book.add_calls(N, {"rows": 1})
+        file_book.add_calls(N, {"rows": 1})
 
     assert str(path) in told.value.message
     assert "free disk space" in told.value.hint
