@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ from typing import Any, Final
 
 from sync_pipeline.domain.errors import HeldElsewhere, SettingsError, StateError
 from sync_pipeline.staging.durable import PASSING, private_folder
+
+log = logging.getLogger(__name__)
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}\Z")
 """Plan ids and partition keys; nothing else becomes a name of a folder or file. Keys of older plans may begin with ``-``."""
@@ -36,6 +39,8 @@ LOCK_PAUSE: Final = 0.02
 """Seconds between two tries: whoever only looks whether something is locked is gone before the last one."""
 SLOT_PAUSE: Final = 0.1
 """Seconds between two looks for a free place."""
+TOLD_SECONDS: Final = 30.0
+"""A wait for a place that has taken so long is told, and again whenever it has doubled."""
 
 
 class Area:
@@ -110,10 +115,16 @@ class Area:
     def slot(self, name: str, *, of: int, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
         """One of the places for this kind of work, of which all processes together have so many.
 
-        Whoever finds none waits by ``sleep``, which may raise.
+        Whoever finds none waits by ``sleep``, which may raise. A place goes with the process that has it, and the work in
+        it is bounded in time.
         """
+        waited, told = 0.0, TOLD_SECONDS
         while (descriptor := self._free_slot(name, of)) is None:
+            if waited >= told:
+                log.info("waited %.0f s for one of the %d places to %s", waited, of, name)
+                told *= 2
             sleep(SLOT_PAUSE)
+            waited += SLOT_PAUSE
         try:
             yield
         finally:

@@ -5,6 +5,7 @@ Other processes are real ones, daemons so that none outlives its test.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -807,6 +808,27 @@ def test_waiting_for_a_turn_takes_growing_pauses_of_the_callers_own_kind(book: B
     assert pauses[:3] == [TURN_SECONDS, 2 * TURN_SECONDS, 4 * TURN_SECONDS]
     assert pauses == sorted(pauses)
     assert max(pauses) == TURN_SECONDS_MAX
+
+
+def test_a_long_wait_for_a_turn_is_told_and_again_when_it_has_doubled(
+    book: Book, opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    waited = 0.0
+    with ExitStack() as held:
+        held.enter_context(opener().turn("create"))
+
+        def sleep(seconds: float) -> None:
+            nonlocal waited
+            waited += seconds
+            if waited > 100:
+                held.close()
+
+        with book.turn("create", sleep=sleep):
+            pass
+
+    told = [record.getMessage() for record in caplog.records if "for the turn 'create'" in record.getMessage()]
+    assert [line.split()[1] for line in told] == ["30", "60"]
 
 
 def test_a_free_turn_is_taken_without_a_pause(book: Book) -> None:

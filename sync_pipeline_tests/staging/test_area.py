@@ -7,6 +7,7 @@ test needs is imported there.
 from __future__ import annotations
 
 import fcntl
+import logging
 import multiprocessing
 import os
 import re
@@ -522,6 +523,26 @@ def test_as_many_have_a_place_as_there_are_and_the_next_one_waits_for_the_first_
             assert len(pauses) == 3
 
     assert open_descriptors() == descriptors
+
+
+def test_a_long_wait_for_a_place_is_told_and_again_when_it_has_doubled(
+    area: Area, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    waited = 0.0
+    with ExitStack() as held:
+        held.enter_context(area.slot("sort", of=1))
+
+        def sleep(seconds: float) -> None:
+            nonlocal waited
+            waited += seconds
+            if waited > 100:
+                held.close()
+
+        with area.slot("sort", of=1, sleep=sleep):
+            pass
+
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["30", "60"]
 
 
 def test_places_of_another_kind_are_others(area: Area) -> None:
