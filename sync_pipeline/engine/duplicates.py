@@ -54,7 +54,10 @@ def groups_in(folder: Path, key_range: KeyRange, *, must_exist: bool = False) ->
             hint="Start a new night with `sync-pipeline sync --fresh`.",
         )
     try:
-        groups = standing(pl.read_parquet(file) if file.exists() else pl.DataFrame(schema=SCHEMA))
+        found = pl.read_parquet(file) if file.exists() else pl.DataFrame(schema=SCHEMA)
+        if "best" not in found.columns and found["tie"].is_null().all():  # an older plan without a tie-breaker
+            found = found.with_columns(best=pl.lit(None, dtype=pl.String))
+        groups = standing(found)
     except pl.exceptions.PolarsError as error:  # cut short, or written by a version that did not ask for the best
         raise StateError(
             f"{file} cannot be read: {error}.", hint="Start a new night with `sync-pipeline sync --fresh`."

@@ -358,6 +358,8 @@ class Session:
                     request.endpoint, outcome.reason, pause, waits, waited,
                 )  # fmt: skip
                 self.sleep(pause)
+                if not may_repeat:
+                    self._fail(request, outcome, tries + waits)
                 continue
             if (
                 not may_repeat
@@ -414,7 +416,10 @@ class Session:
         retry_after = self._retry_after(answer)
         if retry_after is not None:
             is_day_over = status == 429 and self._is_used_up()
-            fate = Fate.LIMIT if is_day_over or retry_after > RETRY_AFTER_SECONDS_MAX else Fate.AGAIN
+            if is_day_over or retry_after > RETRY_AFTER_SECONDS_MAX:
+                fate = Fate.LIMIT
+            else:  # a 503 may come from a server in front of the org, after the org did the work
+                fate = Fate.AGAIN if status == 429 else Fate.LOST
         reason = f"HTTP {status}"
         if 300 <= status < 400:
             reason += " (a redirect, which is not followed)"
@@ -427,7 +432,7 @@ class Session:
             self._redacted(reason),
             status,
             complaint.code,
-            retry_after if fate is Fate.AGAIN else None,
+            None if fate is Fate.LIMIT else retry_after,
         )
 
     def _exception_trouble(self, request: _Request, error: httpx.TransportError) -> Trouble:
@@ -631,7 +636,7 @@ class Session:
             return float(header)
         try:
             when = parsedate_to_datetime(header)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         return max((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - self._epoch(), 0.0)
 

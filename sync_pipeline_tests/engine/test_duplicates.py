@@ -99,6 +99,15 @@ def test_the_latest_of_several_keys_is_the_one_the_source_names_and_never_that_o
     assert judged(page(("ABC", "x", "10"), ("abc", "x", "9")), WITH_TIE, groups) == {1: "TIE_BREAKER_LOSER"}
 
 
+def test_groups_that_an_older_version_wrote_without_a_tie_breaker_are_set_aside_as_ever(tmp_path: Path) -> None:
+    known(tmp_path, ("a", "a", None), ("A", "a", None), best=None)
+    pl.read_parquet(tmp_path / FILE).drop("best").write_parquet(tmp_path / FILE)
+
+    assert set(judged(page(("a", "x", None), ("A", "x", None)), groups=groups_in(tmp_path, KeyRange())).values()) == {
+        "DUPLICATE_KEY"
+    }
+
+
 def test_groups_that_an_older_version_wrote_are_not_guessed_at(tmp_path: Path) -> None:
     known(tmp_path, ("a", "a", "9"), best="9")
     pl.read_parquet(tmp_path / FILE).drop("best").write_parquet(tmp_path / FILE)

@@ -450,6 +450,7 @@ def test_no_try_starts_five_minutes_after_the_first() -> None:
         ("Fri, 15 Jan 2027 07:00:00 GMT", 0.5),
         ("Fri, 15 Jan 2027 08:05:00 GMT", 300.0),
         ("Fri, 15 Jan 99999 08:00:00 GMT", 0.5),
+        ("Tue, 01 Dec 99999999999999999999 04:00:00 GMT", 0.5),
         ("soon", 0.5),
         ("-5", 0.5),
         ("1.5", 0.5),
@@ -472,9 +473,20 @@ def test_the_org_may_ask_for_a_longer_pause_of_up_to_five_minutes(header: str, p
 def test_a_wait_that_the_org_names_is_kept_whatever_the_code(status: int, code: str) -> None:
     wire = Wire(answers(error(status, code, retry_after="300"), error(status, code, retry_after="300"), ok()))
 
-    assert ask(wire, repeat=False) == {"is": "well"}
+    assert ask(wire) == {"is": "well"}
 
     assert wire.pauses == [300.0, 300.0]
+
+
+def test_what_must_not_be_sent_twice_is_repeated_after_a_429_and_told_as_lost_after_the_wait_of_a_503() -> None:
+    refused = Wire(answers(error(429, retry_after="7"), ok()))
+    lost = Wire(answers(error(503, retry_after="7"), ok()))
+
+    assert ask(refused, repeat=False) == {"is": "well"}
+    with pytest.raises(WireError):
+        ask(lost, repeat=False)
+
+    assert (refused.pauses, lost.pauses, len(lost.requests)) == ([7.0], [7.0], 1)
 
 
 @pytest.mark.parametrize("status", [403, 400, 500])
