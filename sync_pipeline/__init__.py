@@ -7,7 +7,9 @@ the source, value by value. The rooms, from the bottom up:
 ``domain``         nouns without I/O: key ranges, the field mapping, the plan, counts, errors
 ``salesforce``     the wire: every HTTP request to the org (Data Cloud SQL, Bulk API 2.0, SOQL)
 ``notify``         the only other requests: notes to people, and their watchdog
-``staging``        the disk: pages of rows, one DuckDB catalogue per range, and the book all processes share
+``settings``       every setting, once; the only reader of the environment
+``book``           what all processes share of nights, ranges and jobs, in SQLite or PostgreSQL
+``staging``        the disk: pages of rows, one DuckDB catalogue per range
 ``engine``         verbs: plan, extract, load, reconcile, and the course of a night
 ``defs``, ``cli``  the two doors: Dagster and the terminal
 ``simulated_org``  a whole Salesforce org in a folder, for trying everything without an account

@@ -15,6 +15,7 @@ from typing import Final
 from sync_pipeline.book.database import Database, Row, Transaction, as_ours, utc_now
 from sync_pipeline.domain.errors import DiskFull, StateError, SyncError
 
+TABLES: Final = Path(__file__).with_name("tables.sql")
 BUSY_SECONDS: Final = 30.0
 """How long a transaction waits for another one, which lasts milliseconds."""
 OPEN_PAUSE: Final = 0.02
@@ -47,7 +48,17 @@ class SqliteDatabase(Database):
 
     def check_layout(self) -> None:
         self._path.touch(mode=0o600)  # SQLite gives its side files the mode of this one
+        if not self.has_tables():
+            self._make_tables()
         super().check_layout()
+
+    def _make_tables(self) -> None:
+        """Those of the newest layout, unless somebody has made some meanwhile."""
+        with self.transaction() as book:
+            if not self.has_tables():
+                for statement in TABLES.read_text(encoding="utf-8").split(";\n"):
+                    if statement.strip():
+                        book.change(statement)
 
     def connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SyncResource(dg.ConfigurableResource[None]):
-    """SYNC_HOME and the org. It has no configuration of its own: `settings.py` is the one place for that."""
+    """SYNC_HOME and the org. It has no configuration of its own: the room `settings` is the one place for that."""
 
     def settings(self) -> Settings:
         """The settings as they are now; raises ``SettingsError``."""

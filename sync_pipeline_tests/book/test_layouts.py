@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from threading import Barrier
@@ -116,7 +118,29 @@ def test_a_book_that_was_brought_up_has_the_tables_of_a_new_one(path: Path, tmp_
                 " WHERE t.type = 'table' ORDER BY t.name, c.cid"
             ).fetchall()
 
-    assert columns(path) == columns(tmp_path / "new.sqlite")
+    def indexes(file: Path) -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(file)) as raw:
+            return raw.execute(
+                "SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'index' ORDER BY name"
+            ).fetchall()
+
+    def facts(file: Path) -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(file)) as raw:
+            return raw.execute(
+                "SELECT value FROM fact WHERE name = 'layout' UNION ALL SELECT version_num FROM alembic_version"
+            ).fetchall()
+
+    new = tmp_path / "new.sqlite"
+    assert (columns(path), indexes(path), facts(path)) == (columns(new), indexes(new), facts(new))
+
+
+def test_a_new_book_is_made_without_loading_the_migrations(tmp_path: Path) -> None:
+    made = "from pathlib import Path; from sync_pipeline.book.book import Book; Book(Path('b.sqlite')).close()"
+    loaded = "import sys; print(any(name in sys.modules for name in ('alembic', 'sqlalchemy')))"
+
+    ran = subprocess.run([sys.executable, "-c", f"{made}; {loaded}"], capture_output=True, text=True, check=True)
+
+    assert ran.stdout == "False\n"
 
 
 def test_processes_that_bring_a_book_up_at_once_do_it_once(path: Path) -> None:
