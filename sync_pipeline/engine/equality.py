@@ -228,10 +228,11 @@ def _as_described(text: pl.Series, described: TargetField | None) -> pl.Series:
 
 def _as_listed(text: pl.Series, described: TargetField | None, *, folds_others: bool) -> pl.Series:
     """A value of the list as the list spells it; of any other letter case goes, or stays."""
-    listed = pl.Series(described.picklist or () if described is not None else (), dtype=pl.String)
-    is_odd = ~text.is_in(listed.implode()).fill_null(value=True)
-    if not is_odd.any():  # nearly always: each value is spelled as in the list
+    picklist = described.picklist or () if described is not None else ()
+    if set(text.unique()) <= {None, *picklist}:  # nearly always: each value is spelled as in the list
         return text
+    listed = pl.Series(picklist, dtype=pl.String)
+    is_odd = ~text.is_in(listed.implode()).fill_null(value=True)
     odd = text.filter(is_odd)
     folded = odd.str.to_lowercase()
     spelled = folded.replace_strict(listed.str.to_lowercase(), listed, default=folded if folds_others else odd)
