@@ -24,7 +24,7 @@ try:
 except ImportError:
     raise SettingsError(
         "SYNC_BOOK_URL names a PostgreSQL database, and its driver is not installed.",
-        hint="Install requirements-postgres.lock, or unset SYNC_BOOK_URL.",
+        hint="Install it with `pip install --require-hashes --requirement requirements-postgres.lock`, or unset SYNC_BOOK_URL.",
     ) from None
 
 CONNECTIONS: Final = 8
